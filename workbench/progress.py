@@ -1,0 +1,41 @@
+"""One progress bar: a widget in JupyterLab, a line now and then when headless, silent in tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+SECONDS_BETWEEN_LINES = 30.0
+
+
+def progress(items: Iterable[Item], *, total: int | None = None, label: str = "") -> Iterator[Item]:
+    """Pass ``items`` on while showing how many of ``total`` are through."""
+    total = total if total is not None else (len(items) if hasattr(items, "__len__") else None)
+    if os.environ.get("TQDM_DISABLE"):
+        yield from items
+    elif _headless():
+        yield from _with_lines(items, total, label)
+    else:
+        from tqdm.auto import tqdm
+
+        yield from tqdm(items, total=total, desc=label)
+
+
+def _headless() -> bool:
+    # Under papermill tqdm's bar becomes a widget that stays at 0 in logs, or a line per update.
+    return bool(os.environ.get("WORKBENCH_RUN")) or not ("ipykernel" in sys.modules or sys.stderr.isatty())
+
+
+def _with_lines(items: Iterable[Item], total: int | None, label: str) -> Iterator[Item]:
+    start = shown = time.monotonic()
+    for count, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - shown >= SECONDS_BETWEEN_LINES:
+            shown = now
+            of = f"/{total}" if total else ""
+            print(f"{label or 'progress'}: {count}{of} after {now - start:.0f} s", file=sys.stderr, flush=True)

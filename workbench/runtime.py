@@ -1,0 +1,127 @@
+"""Device, dtype, threads, seeds and the cost of a block of work."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.errors import check_choice
+
+if TYPE_CHECKING:
+    import torch
+
+
+def available_cores() -> int:
+    """Cores this process may use: ``$WORKBENCH_CORES`` (a run's share) or what the system grants."""
+    if share := os.environ.get("WORKBENCH_CORES"):
+        return max(1, int(share))
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads inside the block; one thread makes results repeatable bit for bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def device(name: str = "auto") -> torch.device:
+    """The device called ``auto | cpu | cuda | mps``; ``auto`` is the fastest there is.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    import torch
+
+    check_choice("device", name, ("auto", "cpu", "cuda", "mps"))
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, present in there.items() if present)
+    if not there[name]:
+        raise ValueError(f"device={name!r} was asked for, but torch {torch.__version__} sees none on this machine.")
+    return torch.device(name)
+
+
+def dtype(name: str = "auto") -> torch.dtype:
+    """``float32 | bfloat16 | float16 | float64``; ``auto`` is float32, which every claim is checked in."""
+    import torch
+
+    check_choice("dtype", name, ("auto", "float32", "bfloat16", "float16", "float64"))
+    return torch.float32 if name == "auto" else getattr(torch, name)
+
+
+def generator(seed: int) -> torch.Generator:
+    """A random stream of its own on the CPU, so that no result depends on what ran before."""
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block that draws from torch's global stream (module initialisers do) from ``seed``, then restore it."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Refuse every torch operation that is not repeatable bit for bit inside the block."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@dataclass
+class Cost:
+    """What a block cost; filled in when the block ends."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of this process, all threads
+    peak_mib: float = 0.0  # highest resident size of this process so far
+
+
+@contextmanager
+def measure() -> Iterator[Cost]:
+    """Measure the block: ``with measure() as cost: ...`` then read ``cost``."""
+    cost = Cost()
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield cost
+    finally:
+        cost.wall_seconds = time.perf_counter() - wall
+        cost.cpu_seconds = time.process_time() - cpu
+        cost.peak_mib = peak_memory_mib()
+
+
+def peak_memory_mib() -> float:
+    """Highest resident memory of this process so far, in MiB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1024**2
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)
