@@ -50,7 +50,7 @@ def test_what_does_not_exist_or_cannot_work_is_refused_before_anything_runs():
 
 def test_describe_reads_each_field_with_its_trailing_comment():
     steps, seeds, profile = describe(Config)
-    assert (steps.name, steps.type, steps.default) == ("steps", str(int), 100)
+    assert (steps.name, steps.type, steps.default) == ("steps", "int", 100)
     assert steps.comment == "optimiser steps (paper: 10,000, sec. 4)"
     assert seeds.comment == "one run each"
     assert profile.name == "profile"

@@ -27,6 +27,8 @@ class Claim:
         above: the statement holds if the effect lies above this.
         below: the statement holds if the effect lies below this; with ``above``, between the two.
         source: the paper's table or section.
+        published: the paper's own number for this statistic, where it printed one.
+        published_status: how sure we are of it, one of ``published.STATUSES``.
         gating: a run fails unless this is supported. It only counts with an exact effect or
             with at least five seeds (``gates``).
 
@@ -40,6 +42,8 @@ class Claim:
     below: float | None = None
     source: str = ""
     gating: bool = False
+    published: float | None = None
+    published_status: str = ""
 
     def __post_init__(self) -> None:
         if self.above is None and self.below is None:
@@ -87,6 +91,10 @@ class Claim:
             "high": effect.high,
             "n": effect.n,
             "threshold": self.threshold,
+            "above": self.above,
+            "below": self.below,
+            "published": self.published,
+            "published_status": self.published_status,
             "source": self.source,
             "gating": self.gating,
             "gates": self.gates,

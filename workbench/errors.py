@@ -65,8 +65,9 @@ def check_mask(mask: Tensor | None, shape: Iterable[int], *, argument: str = "ma
     """Raise unless ``mask`` is None or a bool tensor of ``shape`` (the logits' without the vocabulary)."""
     if mask is None:
         return
-    if str(mask.dtype) != "torch.bool":
-        raise TypeError(f"{argument} must be a bool tensor, True where a position counts; got {mask.dtype}.")
+    kind = str(getattr(mask, "dtype", type(mask).__name__))
+    if kind != "torch.bool":
+        raise TypeError(f"{argument} must be a bool tensor of torch, True where a position counts; got {kind}.")
     if tuple(mask.shape) != tuple(shape):
         raise ValueError(
             f"{argument} has shape {tuple(mask.shape)}, expected {tuple(shape)}: "

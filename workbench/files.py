@@ -55,7 +55,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def _raise_in_one_sentence(error: OSError, target: Path) -> NoReturn:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         raise AssetError(f"The disk is full: {target} was not written; free some space and run again.") from error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         raise AssetError(
@@ -87,6 +87,15 @@ def locked(target: Path) -> Iterator[None]:
             yield
     except OSError as error:
         _raise_in_one_sentence(error, target)
+
+
+def remove_leavings(target: Path) -> None:
+    """Remove what a killed process left of ``target`` in :func:`atomic_path`; only for the holder of its lock."""
+    for leaving in target.parent.glob(f".{target.name}.*.part"):
+        if leaving.is_dir():
+            shutil.rmtree(leaving, ignore_errors=True)
+        else:
+            leaving.unlink(missing_ok=True)
 
 
 def folder_size(folder: Path) -> int:

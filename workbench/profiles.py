@@ -68,12 +68,13 @@ def describe(config_class: type) -> list[Field]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    lines = {
-        node.target.id: node.end_lineno
+    # The source's own annotations: a class without postponed evaluation would show "<class 'int'>".
+    nodes = {
+        node.target.id: node
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
     return [
-        Field(field.name, str(field.type), field.default, comments.get(lines[field.name], ""))
-        for field in dataclasses.fields(config_class)
+        Field(name, ast.unparse(nodes[name].annotation), default, comments.get(nodes[name].end_lineno or 0, ""))
+        for name, default in ((field.name, field.default) for field in dataclasses.fields(config_class))
     ]

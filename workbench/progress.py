@@ -8,14 +8,22 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from workbench.telemetry import check_stop, is_watched, publish_progress
+
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 30.0
 
 
 def progress(items: Iterable[Item], *, total: int | None = None, label: str = "") -> Iterator[Item]:
-    """Pass ``items`` on while showing how many of ``total`` are through."""
+    """Pass ``items`` on while showing how many of ``total`` are through.
+
+    Raises:
+        Stopped: whoever watches (:mod:`workbench.telemetry`) asked for the end, after the item being worked on.
+    """
     total = total if total is not None else (len(items) if hasattr(items, "__len__") else None)
-    if os.environ.get("TQDM_DISABLE"):
+    if is_watched():
+        yield from _reported(items, total, label)
+    elif os.environ.get("TQDM_DISABLE"):
         yield from items
     elif _headless():
         yield from _with_lines(items, total, label)
@@ -23,6 +31,14 @@ def progress(items: Iterable[Item], *, total: int | None = None, label: str = ""
         from tqdm.auto import tqdm
 
         yield from tqdm(items, total=total, desc=label)
+
+
+def _reported(items: Iterable[Item], total: int | None, label: str) -> Iterator[Item]:
+    publish_progress(label, 0, total)
+    for done, item in enumerate(items, start=1):
+        yield item
+        publish_progress(label, done, total)
+        check_stop()  # after the item, so that nothing finished is lost
 
 
 def _headless() -> bool:
