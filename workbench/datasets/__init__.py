@@ -1,0 +1,1 @@
+"""Real small data by name: assets from package archives, corpora of plays, vocabularies trained on them."""

@@ -1,0 +1,1 @@
+"""Networks: small language models made here, pretrained ones by name, and what papers change in them."""
