@@ -1,0 +1,136 @@
+"""Distillation: a student learns the distribution of a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.models.next_token import logits_of
+from workbench.training.loop import History, TrainingDiverged, fit
+from workbench.training.objective import DistillationLoss, Divergence
+
+
+def distil(
+    student: nn.Module,
+    teacher: nn.Module,
+    batches: Iterable[Any],
+    loss: str | Divergence,
+    *,
+    steps: int,
+    lr: float,
+    loss_options: Mapping[str, Any] | None = None,
+    ce_weight: float = 0.0,
+    kd_weight: float = 1.0,
+    schedule: str = "cosine",
+    warmup: float = 0.0,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.95),
+    clip: float | None = 1.0,
+    accumulate: int = 1,
+    precision: str = "float32",
+    evaluate: Callable[[nn.Module], dict[str, float] | float] | None = None,
+    evaluate_every: int | None = None,
+    patience: int | None = None,
+    record_every: int = 10,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    seed: int = 0,
+    label: str | None = "distillation",
+) -> History:
+    """Train ``student`` in place towards ``teacher``; the arguments not named here are those of :func:`fit`.
+
+    Args:
+        student, teacher: modules or transformers models whose logits have one vocabulary.
+        batches: token windows ``[batch, time + 1]``; or pairs ``(inputs, labels)``; or mappings with
+            ``input_ids`` and optionally ``labels`` (-100 = does not count) as transformers collators make them.
+        loss: a name of :data:`workbench.losses.LOSSES` or ``f(student_logits, teacher_logits, mask)``; for
+            ``taid`` the schedule is driven here and its ``t`` recorded at every step that is recorded.
+        loss_options: of the named loss; of :class:`workbench.losses.TAIDSchedule` for ``taid``.
+        ce_weight, kd_weight: weights of cross-entropy on the labels and of the divergence.
+
+    Raises:
+        ValueError: vocabularies of different size, or what :func:`fit` refuses.
+        TrainingDiverged: the loss is not finite any more.
+    """
+    _check_vocabularies(student, teacher)
+    objective = DistillationLoss(
+        loss, options=loss_options, ce_weight=ce_weight, kd_weight=kd_weight, total_steps=steps
+    )
+    history: History | None = None
+    trajectory: list[tuple[int, str, float]] = []
+
+    def value(model: nn.Module, batch: Any) -> Tensor:
+        inputs, labels, mask = unpack(batch)
+        student_logits = logits_of(model, inputs)
+        with torch.no_grad():
+            teacher_logits = logits_of(teacher, inputs).to(student_logits.device)
+        if student_logits.shape[-1] != teacher_logits.shape[-1]:
+            raise ValueError(_different(student_logits.shape[-1], teacher_logits.shape[-1]))
+        try:
+            return objective(student_logits, teacher_logits, labels, mask)
+        except ValueError as error:
+            # The losses refuse NaN; here its cause is known, and it is looked for only when one did.
+            if student_logits.isfinite().all() or not teacher_logits.isfinite().any():
+                raise
+            raise TrainingDiverged(f"the student's logits are not finite any more: lower lr={lr:g}.") from error
+
+    def after(step: int, known: dict[str, float]) -> None:
+        if objective.schedule is not None:
+            known["t"] = objective.t  # the t that this step's loss used
+            if step % record_every == 0 or step in (1, steps):
+                trajectory.append((step, "t", objective.t))
+        objective.advance()
+        if on_step is not None:
+            on_step(step, known)
+
+    with frozen(teacher):
+        history = fit(
+            student, batches, value, steps=steps, lr=lr, schedule=schedule, warmup=warmup, weight_decay=weight_decay,
+            betas=betas, clip=clip, accumulate=accumulate, precision=precision, evaluate=evaluate,
+            evaluate_every=evaluate_every, patience=patience, record_every=record_every, on_step=after, stop=stop,
+            seed=seed, label=label,
+        )  # fmt: skip
+    history.observations.extend(trajectory)
+    return history
+
+
+@contextmanager
+def frozen(teacher: nn.Module) -> Iterator[nn.Module]:
+    """``teacher`` in evaluation mode inside the block, every part as it was afterwards."""
+    modes = {part: part.training for part in teacher.modules()}
+    teacher.eval()
+    try:
+        yield teacher
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def unpack(batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Inputs ``[batch, time]``, labels and mask ``[batch, time]`` of the kinds of batch that :func:`distil` takes."""
+    if isinstance(batch, Tensor):
+        return batch[:, :-1], batch[:, 1:], None
+    if isinstance(batch, Mapping):
+        inputs = batch["input_ids"]
+        labels = batch.get("labels", inputs)[:, 1:]
+        counts = labels != -100
+        return inputs[:, :-1], labels.clamp(min=0), counts
+    inputs, labels = batch
+    return inputs, labels, None
+
+
+def _check_vocabularies(student: nn.Module, teacher: nn.Module) -> None:
+    sizes = [getattr(getattr(model, "config", None), "vocab_size", None) for model in (student, teacher)]
+    if None not in sizes and sizes[0] != sizes[1]:
+        raise ValueError(_different(*sizes))
+
+
+def _different(student: int, teacher: int) -> str:
+    return (
+        f"the student's vocabulary has {student} entries and the teacher's {teacher}: "
+        "these losses compare them entry by entry; use uld, or models that share a tokenizer."
+    )
