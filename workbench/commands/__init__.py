@@ -1,0 +1,1 @@
+"""One command a module: ``EXAMPLES``, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""

@@ -1,0 +1,1 @@
+"""Runs: a notebook executed headless with its parameters, recorded so that it never needs doing twice."""
