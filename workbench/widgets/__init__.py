@@ -1,0 +1,1 @@
+"""For the hand: sliders, forms and pickers; they hold no numbers of their own."""
