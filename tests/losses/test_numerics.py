@@ -235,6 +235,17 @@ def test_logits_beyond_one_piece_give_what_one_row_at_a_time_gives():
     torch.testing.assert_close(together, alone)
 
 
+@every_loss
+def test_few_words_are_computed_as_many_are(name, options):
+    student, teacher = logits(6, 100).float(), logits(6, 100, seed=1).float()
+    padding = torch.full((6, 200), -INF)
+    loss = loss_by_name(name, **options)
+    few, slope = value_and_gradient(loss, student, teacher)
+    many, long_slope = value_and_gradient(loss, torch.cat([student, padding], -1), torch.cat([teacher, padding], -1))
+    torch.testing.assert_close(few, many)
+    torch.testing.assert_close(slope, long_slope[:, :100])
+
+
 def test_backward_may_be_asked_twice_and_with_any_weight():
     student, teacher = logits(4, 9).requires_grad_(), logits(4, 9, seed=1)
     loss = forward_kl(student, teacher)
@@ -250,6 +261,23 @@ def test_differentiating_twice_is_refused_rather_than_wrong():
     (slope,) = torch.autograd.grad(forward_kl(student, teacher), student, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiable once"):
         slope.sum().backward()
+
+
+@every_loss
+@pytest.mark.parametrize("derivative", [torch.func.grad, torch.func.jacrev])
+def test_torch_func_nested_is_refused_too(name, options, derivative):
+    loss, teacher = loss_by_name(name, **options), logits(4, 9, seed=1)
+    slope = torch.func.grad(lambda student: loss(student, teacher))
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        derivative(lambda student: slope(student).square().sum())(logits(4, 9))
+
+
+def test_the_weight_of_a_loss_may_be_learnt_through_its_gradient():
+    student, teacher = logits(4, 9).requires_grad_(), logits(4, 9, seed=1)
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(weight * forward_kl(student, teacher), student, create_graph=True)
+    (by_weight,) = torch.autograd.grad(slope.square().sum(), weight)
+    torch.testing.assert_close(by_weight, 2 * slope.square().sum().detach())
 
 
 @every_loss

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -50,10 +51,11 @@ def closed_form_loss(
     if scale_by_t2 and temperature != 1:
         weights = weights * temperature**2
     wants_gradient = torch.is_grad_enabled() and student_logits.requires_grad
-    weighted, _ = ClosedForm.apply(
-        student_logits, teacher_logits.detach(), weights, kernel, temperature, wants_gradient
-    )
-    return weighted if reduction == "none" else weighted.sum()
+    inputs = (student_logits, teacher_logits.detach(), weights, kernel, temperature, wants_gradient)
+    if torch._C._are_functorch_transforms_active():  # no public name; to be transformable costs a small loss twice
+        weighted, _ = Transformable.apply(*inputs)
+        return weighted if reduction == "none" else weighted.sum()
+    return ClosedForm.apply(*inputs, reduction != "none")
 
 
 def check_logits(**logits: Tensor) -> None:
@@ -73,44 +75,27 @@ def wide_dtype(*tensors: Tensor) -> torch.dtype:
 
 
 class ClosedForm(torch.autograd.Function):
-    """``[...]`` values of a kernel times ``weights``, which are 0 where a position does not count.
+    """A kernel's values ``[...]`` times ``weights``, which are 0 where a position does not count, or their sum.
 
-    Differentiable once, in the student's logits; works under ``torch.func.grad`` and ``vmap``. A second
-    derivative is refused by ``backward``, but torch.func, nested, takes the first for a constant.
+    Differentiable once, in the student's logits.
     """
 
     @staticmethod
-    def forward(student, teacher, weights, kernel, temperature, wants_gradient):
+    def forward(ctx, student, teacher, weights, kernel, temperature, wants_gradient, summed):
         # Autocast narrows matrix products only, and the kernels have none.
-        return _stream(student, teacher, weights, kernel, temperature, wants_gradient)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        _, gradient = output
-        ctx.mark_non_differentiable(gradient)
+        values, gradient = _stream(student, teacher, weights, kernel, temperature, wants_gradient)
         ctx.save_for_backward(gradient)
-        ctx.student_dtype = inputs[0].dtype
+        ctx.student_dtype = student.dtype
+        total = values.sum()
+        _refuse_nan(total, values, student, teacher)
+        return total if summed else values
 
     @staticmethod
-    def backward(ctx, outer, _):
+    def backward(ctx, outer):
         (gradient,) = ctx.saved_tensors
         if torch.is_grad_enabled():
-            gradient = _once(gradient)
-        if not _is_one(outer):
-            gradient = gradient * outer.unsqueeze(-1)
-        return gradient.to(ctx.student_dtype), None, None, None, None, None
-
-    @staticmethod
-    def vmap(info, in_dims, student, teacher, weights, kernel, temperature, wants_gradient):
-        def lead(tensor: Tensor, dim: int | None) -> Tensor:
-            return tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-
-        student, teacher, weights = map(lead, (student, teacher, weights), in_dims[:3])
-        if student.dim() == 2:
-            weights = weights.reshape(-1)
-        elif weights.dim() == 1:  # one weight per example of the batch, for all its positions
-            weights = weights.reshape(-1, *[1] * (student.dim() - 2))
-        return ClosedForm.apply(student, teacher, weights, kernel, temperature, wants_gradient), (0, 0)
+            gradient = NotTwice.apply(gradient.detach().requires_grad_())
+        return _chain(gradient, outer).to(ctx.student_dtype), *[None] * 6
 
 
 class NotTwice(torch.autograd.Function):
@@ -122,14 +107,58 @@ class NotTwice(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, outer):
-        raise RuntimeError("the losses of workbench.losses are differentiable once; a second derivative was asked for.")
+        refuse_second_derivative()
 
 
-def _once(gradient: Tensor) -> Tensor:
-    try:
-        return NotTwice.apply(gradient.detach().requires_grad_())
-    except RuntimeError:  # torch.func keeps the graph always, and forbids this
+def refuse_second_derivative() -> NoReturn:
+    """Raise the one sentence about it."""
+    raise RuntimeError("the losses of workbench.losses are differentiable once; a second derivative was asked for.")
+
+
+class Transformable(torch.autograd.Function):
+    """:class:`ClosedForm` without the sum, under ``torch.func.grad`` and ``vmap``.
+
+    The gradient is an output too, so that the wish for its derivative comes back here, to be refused.
+    """
+
+    @staticmethod
+    def forward(student, teacher, weights, kernel, temperature, wants_gradient):
+        values, gradient = _stream(student, teacher, weights, kernel, temperature, wants_gradient)
+        _refuse_nan(values.sum(), values, student, teacher)
+        return values, gradient
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output[1])
+        ctx.set_materialize_grads(False)  # so that a second derivative is told from a first
+        ctx.student_dtype = inputs[0].dtype
+
+    @staticmethod
+    def backward(ctx, outer, second):
+        if second is not None:
+            refuse_second_derivative()
+        if outer is None:
+            return (None,) * 6
+        return _chain(ctx.saved_tensors[0], outer).to(ctx.student_dtype), *[None] * 5
+
+    @staticmethod
+    def vmap(info, in_dims, student, teacher, weights, kernel, temperature, wants_gradient):
+        def lead(tensor: Tensor, dim: int | None) -> Tensor:
+            return tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+        student, teacher, weights = map(lead, (student, teacher, weights), in_dims[:3])
+        if student.dim() == 2:
+            weights = weights.reshape(-1)
+        elif weights.dim() == 1:  # one weight per example of the batch, for all its positions
+            weights = weights.reshape(-1, *[1] * (student.dim() - 2))
+        return Transformable.apply(student, teacher, weights, kernel, temperature, wants_gradient), (0, 0)
+
+
+def _chain(gradient: Tensor, outer: Tensor) -> Tensor:
+    """The gradient times what came from outside; a large one is not copied for the 1 of ``loss.backward()``."""
+    if gradient.numel() > CPU_PIECE and not torch.is_grad_enabled() and _is_one(outer):
         return gradient
+    return gradient * (outer.unsqueeze(-1) if outer.dim() else outer)
 
 
 def _stream(
@@ -138,6 +167,17 @@ def _stream(
     """Weighted values ``[...]`` and, if wanted, their gradient ``[..., vocab]`` (else empty)."""
     *positions, vocab = student.shape
     count, dtype = math.prod(positions), weights.dtype
+    step = max(1, (CPU_PIECE if student.device.type == "cpu" else GPU_PIECE) // vocab)
+    # float16 would lose the small gradients of a long mean before a gradient scaler could save them.
+    kept_dtype = dtype if student.dtype == torch.float16 else student.dtype
+    if not weights.dim() and count <= step:  # one piece of which all counts: nothing to gather or to scatter
+        student_rows, teacher_rows = (_soften(x.reshape(count, vocab), dtype, temperature) for x in (student, teacher))
+        value, slope = kernel(student_rows, teacher_rows, wants_gradient)
+        values = value.mul_(weights).reshape(positions)
+        if slope is None:
+            return values, student.new_empty(0)
+        slope.mul_(weights if temperature == 1 else weights / temperature)
+        return values, slope.to(kept_dtype).reshape(student.shape)
     counted = None  # every position
     if weights.dim():
         weights = weights.expand(positions or (1,)).reshape(count)
@@ -147,19 +187,14 @@ def _stream(
     else:
         weights = weights.expand(count)
     values = weights.new_zeros(count)
-    # float16 would lose the small gradients of a long mean before a gradient scaler could save them.
-    kept_dtype = dtype if student.dtype == torch.float16 else student.dtype
     make = student.new_empty if counted is None else student.new_zeros
     gradient = make((count, vocab) if wants_gradient else (0,), dtype=kept_dtype)
     read_student, read_teacher = (_reader(logits, counted) for logits in (student, teacher))
     total = count if counted is None else counted.numel()
-    step = max(1, (CPU_PIECE if student.device.type == "cpu" else GPU_PIECE) // vocab)
     for start in range(0, total, step):
         piece = slice(start, min(start + step, total))
         rows = piece if counted is None else counted[piece]
-        student_rows, teacher_rows = read_student(piece).to(dtype), read_teacher(piece).to(dtype)
-        if temperature != 1:
-            student_rows, teacher_rows = student_rows / temperature, teacher_rows / temperature
+        student_rows, teacher_rows = (_soften(read(piece), dtype, temperature) for read in (read_student, read_teacher))
         value, slope = kernel(student_rows, teacher_rows, wants_gradient)
         weight = weights[rows]
         values[rows] = value.mul_(weight)
@@ -170,10 +205,12 @@ def _stream(
             torch.mul(slope, factor, out=gradient[rows])
         else:
             gradient.index_copy_(0, rows, slope.mul_(factor).to(kept_dtype))
-    values = values.reshape(positions)
-    if math.isnan(values.sum()):
-        _refuse_nan(values.isnan(), student_logits=student, teacher_logits=teacher)
-    return values, gradient.reshape(student.shape) if wants_gradient else gradient
+    return values.reshape(positions), gradient.reshape(student.shape) if wants_gradient else gradient
+
+
+def _soften(logits: Tensor, dtype: torch.dtype, temperature: float) -> Tensor:
+    logits = logits.to(dtype)
+    return logits if temperature == 1 else logits / temperature
 
 
 def _reader(logits: Tensor, counted: Tensor | None) -> Callable[[slice], Tensor]:
@@ -203,10 +240,13 @@ def _is_one(outer: Tensor) -> bool:
         return False
 
 
-def _refuse_nan(where: Tensor, **logits: Tensor) -> None:
-    """Name the argument that made the loss NaN; only called when it is, so that good input pays nothing."""
+def _refuse_nan(total: Tensor, values: Tensor, student: Tensor, teacher: Tensor) -> None:
+    """If the total is NaN, name the argument that made it so; good input pays one look at a number."""
+    if not math.isnan(total):
+        return
+    where = values.isnan()
     first = tuple(where.nonzero()[0].tolist())
-    for name, tensor in logits.items():
+    for name, tensor in (("student_logits", student), ("teacher_logits", teacher)):
         rows = tensor[where]
         for found, what in (
             (rows.isnan().any(-1), "NaN"),

@@ -13,17 +13,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SMALL = 128  # words; below, a reduction's cost per row exceeds that of an exponential per word
 FAR = 1e4  # nats; exp(-FAR) is 0 in every float type, and FAR times that 0 is still 0
 
 
-def gap_and_probabilities(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``log p - log q``, p and q of logits ``[rows, vocab]``; the gap is NaN where both forbid a word.
+def gap_and_probabilities(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``log p - log q``, p and q of logits ``[rows, vocab]``, and 0 per row, NaN if its logits are unusable.
 
-    The logarithm of what softmax divided by is read off the likeliest word, so that no other pass is
-    needed; softmax's own kernel is faster than ``exp``. Equal logits give a gap of exactly 0.
+    The gap is NaN where both forbid a word; a softmax is NaN in every word or in none.
+
+    Of many words, the logarithm of what softmax divided by is read off the likeliest, so that no other
+    pass is needed; softmax's own kernel is faster than ``exp``. Equal logits give a gap of exactly 0.
     """
+    if student.shape[-1] <= SMALL:
+        log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
+        gap = log_p - log_q
+        p, q = log_p.exp_(), log_q.exp_()
+        return gap, p, q, (p[:, 0] + q[:, 0]).mul_(0)
     p, q = teacher.softmax(-1), student.softmax(-1)
-    return (teacher - student).sub_(_log_normaliser(teacher, p) - _log_normaliser(student, q)), p, q
+    offset = _log_normaliser(teacher, p).sub_(_log_normaliser(student, q))
+    return (teacher - student).sub_(offset), p, q, offset.squeeze(-1).mul_(0)
 
 
 def _log_normaliser(logits: Tensor, probabilities: Tensor) -> Tensor:
@@ -34,12 +43,15 @@ def weighted_kl(
     student: Tensor, teacher: Tensor, wants_gradient: bool, *, forward: float, reverse: float
 ) -> tuple[Tensor, Tensor | None]:
     """``forward * KL(p || q) + reverse * KL(q || p)``; +inf where a word is possible on one side only."""
-    gap, p, q = gap_and_probabilities(student, teacher)
-    value, gradient = _nan_of(p, q), None
+    gap, p, q, value = gap_and_probabilities(student, teacher)
+    gradient = None
     if forward:
-        value.add_(_drop_impossible(p * gap).sum(-1), alpha=forward)
+        terms = p * gap if reverse else gap.mul_(p)
+        value.add_(_drop_impossible(terms).sum(-1), alpha=forward)
         if wants_gradient:
-            gradient = q - p if forward == 1 else (q - p).mul_(forward)
+            gradient = torch.sub(q, p, out=p)  # q may be needed below, p is not
+            if forward != 1:
+                gradient.mul_(forward)
     if reverse:
         terms = _drop_impossible(gap.mul_(q).neg_())
         reverse_value = terms.sum(-1)
@@ -58,7 +70,7 @@ def weighted_mixture(
     The mixture is never formed: ``log(p / m)`` and ``log(q / m)`` follow from ``log p - log q`` alone,
     measured from the larger of the two, so that nothing overflows and equal inputs give exactly 0.
     """
-    gap, p, q = gap_and_probabilities(student, teacher)
+    gap, p, q, value = gap_and_probabilities(student, teacher)
     gap.nan_to_num_(nan=0.0, posinf=FAR, neginf=-FAR)  # NaN: impossible for both, counts nothing
     # m / max(p, q) - 1 = (share of the smaller) * (min(p, q) / max(p, q) - 1)
     excess = gap.abs().neg_().expm1_()
@@ -70,7 +82,7 @@ def weighted_mixture(
         excess.mul_(teacher_is_larger.mul_(1 - share).add_(student_is_larger, alpha=share))
     # log(max(p, q) / m), between 0 and -log(the share of the larger); a share of 1 may round to log(0)
     log_larger = excess.log1p().neg_().clamp_(max=FAR)
-    value, gradient = _nan_of(p, q), None
+    gradient = None
     if forward:
         value.add_(gap.clamp(max=0).add_(log_larger).mul_(p).sum(-1), alpha=forward)
     if reverse:
@@ -94,11 +106,6 @@ def _drop_impossible(terms: Tensor) -> Tensor:
     return terms.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
 
 
-def _nan_of(p: Tensor, q: Tensor) -> Tensor:
-    """0 per row, or NaN where the logits are unusable: a softmax is NaN in every word or in none."""
-    return (p[:, 0] + q[:, 0]).mul_(0)
-
-
 def half_distance(student: Tensor, teacher: Tensor, wants_gradient: bool) -> tuple[Tensor, Tensor | None]:
     """``0.5 * sum |p - q|``; the slope at a tie is taken as 0."""
     q = student.softmax(-1)
@@ -106,8 +113,8 @@ def half_distance(student: Tensor, teacher: Tensor, wants_gradient: bool) -> tup
     value = difference.abs().sum(-1).mul_(0.5)
     if not wants_gradient:
         return value, None
-    slope = difference.sign_().mul_(0.5)
-    return value, slope.sub_((slope * q).sum(-1, keepdim=True)).mul_(q)
+    slope = difference.sign_().mul_(q)
+    return value, slope.addcmul_(q, slope.sum(-1, keepdim=True), value=-1).mul_(0.5)
 
 
 def kl_to_blend(student: Tensor, teacher: Tensor, wants_gradient: bool, *, t: float) -> tuple[Tensor, Tensor | None]:
