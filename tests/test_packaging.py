@@ -1,9 +1,13 @@
 """The ways to install agree, and what is needed is named."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -25,6 +29,38 @@ def test_every_dependency_is_pinned_at_a_version_it_accepts():
     pinned = constraints()
     for requirement in map(Requirement, LISTED):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def imported_from(folder: str) -> dict[str, str]:
+    """The top-level modules of others that ``folder`` imports, anywhere in a file, each with one such file."""
+    found = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            else:
+                continue
+            found |= {name.split(".")[0]: str(path.relative_to(ROOT)) for name in names}
+    ours = {"workbench", "tests", *sys.stdlib_module_names}
+    return {module: path for module, path in found.items() if module not in ours}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("workbench", ("cluster", "paper")), ("tests", ("test", "cluster", "paper"))]
+)
+def test_every_module_that_is_imported_is_a_declared_dependency(folder, extras):
+    listed = [*PROJECT["dependencies"], *(name for extra in extras for name in PROJECT["optional-dependencies"][extra])]
+    declared = {canonicalize_name(Requirement(line).name) for line in listed}
+    # An extra need not be installed here; then the module is taken to be called as its package is.
+    packages = packages_distributions()
+    undeclared = {
+        module: path
+        for module, path in imported_from(folder).items()
+        if declared.isdisjoint(map(canonicalize_name, packages.get(module, [module])))
+    }
+    assert not undeclared
 
 
 def test_torch_is_pinned_without_naming_a_build_so_that_gpu_users_are_served_too():

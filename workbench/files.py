@@ -37,14 +37,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if temporary.is_dir() and target.is_dir():
-            # A folder cannot be renamed over a full one: move the old one aside first.
-            aside = temporary.with_suffix(".old")
-            target.rename(aside)
-            temporary.rename(target)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            os.replace(temporary, target)
+        take_place(temporary, target)
     except OSError as error:
         _raise_in_one_sentence(error, target)
     finally:
@@ -52,6 +45,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         elif temporary.exists():
             temporary.unlink()
+
+
+def take_place(new: Path, target: Path) -> None:
+    """Give a finished file or folder the name ``target``, whatever bore it before."""
+    if not (new.is_dir() and target.is_dir()):
+        os.replace(new, target)
+        return
+    # A folder cannot be renamed over a full one: move the old one aside first.
+    aside = new.with_name(f"{new.name}.old")
+    target.rename(aside)
+    new.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _raise_in_one_sentence(error: OSError, target: Path) -> NoReturn:
@@ -99,5 +104,7 @@ def remove_leavings(target: Path) -> None:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below ``folder``; 0 where there is none."""
+    """Bytes of all files below ``folder``, or of a file itself; 0 where there is none."""
+    if folder.is_file():
+        return folder.stat().st_size
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from workbench.commands.new import check_stem, create_paper
@@ -22,6 +24,18 @@ def test_a_new_paper_runs_at_smoke(in_new):
     assert code == 0, told
     assert "not judged" in told
     assert "The lottery ticket" in in_new("-m", "workbench", "list")[1]
+
+
+@pytest.mark.notebooks
+def test_its_run_shows_the_claims_and_stays_small_despite_the_form(checkout, in_new):
+    code, told = in_new("-m", "workbench", "run", "lottery_ticket", "--profile", "smoke")
+    assert code == 0, told
+    (notebook,) = (checkout / "data" / "runs" / "lottery_ticket").glob("*/run.ipynb")
+    *_, claims, _, form = json.loads(notebook.read_text())["cells"]
+    assert "".join(claims["source"]) == "tables.claims(result.check())"
+    assert "More labelled images give higher accuracy" in json.dumps(claims["outputs"])
+    assert "A form with 3 parameters" in json.dumps(form["outputs"])
+    assert notebook.stat().st_size < 100_000
 
 
 def test_a_new_paper_passes_its_test(in_new):

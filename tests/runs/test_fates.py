@@ -8,7 +8,7 @@ import pytest
 
 from tests.runs.toy_notebooks import write_fates
 from workbench.__main__ import main
-from workbench.runs.store import FAILED, FINISHED, KILLED, runs
+from workbench.runs.store import FAILED, FINISHED, KILLED, load_run, redo_folder, runs
 
 pytestmark = pytest.mark.notebooks
 # The one that is too slow comes last, so that its time-out is the end of the sweep.
@@ -131,6 +131,25 @@ def test_force_runs_a_finished_one_again(second):
     after = next(run for run in runs("fates") if run.parameters["fate"] == "well")
     assert after.folder == before.folder
     assert after.process != before.process
+
+
+def test_a_redo_that_dies_leaves_what_was_finished(folder, second):
+    """The marker that spares the second try is taken away, so that the redo is killed as the first was."""
+    for fate in ("kernel killed", "worker killed"):
+        before = next(run for run in runs("fates") if run.parameters["fate"] == fate)
+        assert before.status == FINISHED
+        (folder / "data" / f"tried-{fate}").unlink()
+        assert main(["run", "fates", "-p", f"fate={fate}", "--profile", "quick", "--force"]) == 1
+        after = next(run for run in runs("fates") if run.parameters["fate"] == fate)
+        assert after == before
+        assert after.rows()["loss"].tolist() == [0.5]
+        died = load_run(redo_folder(before.folder))
+        assert died.status == KILLED
+        assert died.notebook.is_file()
+        assert main(["run", "fates", "-p", f"fate={fate}", "--profile", "quick", "--force"]) == 0
+        assert not redo_folder(before.folder).exists()
+        again = next(run for run in runs("fates") if run.parameters["fate"] == fate)
+        assert again.process != before.process
 
 
 def test_a_gate_does_not_judge_the_profile_smoke(second):

@@ -11,6 +11,7 @@ from workbench.runs.store import (
     keep_unfinished_notebook,
     latest,
     load_run,
+    redo_folder,
     runs,
     runs_folder,
     this_process,
@@ -83,3 +84,14 @@ def test_half_a_notebook_is_kept_only_if_it_can_be_read():
     part.write_text('{"cells": []}')
     keep_unfinished_notebook(run.folder)
     assert run.notebook.exists()
+
+
+def test_a_redo_is_seen_while_it_runs_and_forgotten_when_it_was_killed():
+    done = recorded("a")
+    redo = Run("toy", "a", redo_folder(done.folder), RUNNING, process=this_process())
+    redo.save()
+    assert [run.folder for run in runs(status=RUNNING)] == [redo.folder]
+    redo.status = KILLED
+    redo.save()
+    assert runs() == [done]
+    assert latest("toy") == done

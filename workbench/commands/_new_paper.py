@@ -130,19 +130,20 @@ CELLS = (
     ),
     (
         "code",
-        "from workbench.experiments import {stem} as experiment\n\n"
+        "from workbench.experiments import {stem} as experiment\nfrom workbench.plots import tables, verdicts\n\n"
         "config = experiment.Config.of(profile, few=few, many=many, seeds=seeds)\nconfig",
     ),
     ("markdown", "## What more labels bring\n\nThe same classifier is trained on few and on many images of digits."),
     ("code", "accuracy = experiment.train_classifiers(config)\naccuracy"),
     ("markdown", "## What the run shows\n\nMeans over seeds with their standard errors, then the claims."),
-    ("code", "result = experiment.conclude(config, accuracy)\nresult.table()"),
-    ("code", "result.save();"),
-    ("code", "result.check()"),
-    ("markdown", "## Play\n\nChange the numbers and run the cell."),
+    ("code", "result = experiment.conclude(config, accuracy)\nresult.save();"),
+    ("code", "tables.beside_published(result.table())"),
+    ("code", "verdicts(result.judgements)"),
+    ("code", "tables.claims(result.check())"),
+    ("markdown", "## Play\n\nThe whole experiment as a form: change a value and press Run."),
     (
         "code",
-        "experiment.run(experiment.Config.of(profile, few=20, many=40, seeds=seeds)).table()",
+        "from workbench.widgets.experiment_form import ExperimentForm\n\nExperimentForm(experiment)",
     ),
 )
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import Any
 
-from workbench.files import PROJECT, locked, write_json
+from workbench.files import PROJECT, locked, take_place, write_json
 from workbench.runs.kernel import KernelWatch, death_in_words, kernel_manager_class
 from workbench.runs.plan import Job
 from workbench.runs.provenance import provenance
@@ -25,7 +27,9 @@ from workbench.runs.store import (
     clear_folder,
     keep_unfinished_notebook,
     load_run,
+    redo_folder,
     this_process,
+    working_folder,
 )
 
 SECONDS_TO_START = 180  # a loaded machine takes half a minute to import what a kernel needs
@@ -47,6 +51,8 @@ def execute(
 ) -> Run:
     """Run a job's notebook in a kernel of its own and record it in ``job.folder``.
 
+    What is finished there stays until the redo has finished or failed; a redo that is killed leaves it.
+
     Changes the environment of this process, which the kernel inherits: call it in a worker.
 
     Args:
@@ -65,10 +71,10 @@ def execute(
 
     watch = watch or KernelWatch()
     run = begin(job, cores)
-    set_environment(job, cores)
+    set_environment(run, cores)
     clock = time.monotonic()
     try:
-        run.status, run.error = _papermill(job, watch, cell_timeout, on_cell, on_kernel)
+        run.status, run.error = _papermill(job, run.folder, watch, cell_timeout, on_cell, on_kernel)
     finally:
         watch.end()
         if run.status == RUNNING:
@@ -76,20 +82,26 @@ def execute(
         run.duration = round(time.monotonic() - clock, 2)
         run.cpu_seconds, run.peak_memory_mib = round(watch.cpu_seconds, 2), round(watch.peak_memory_mib, 1)
         close(run)
+        if run.folder != job.folder and run.status != KILLED:
+            take_place(run.folder, job.folder)
+            run.folder = job.folder
     return run
 
 
 def begin(job: Job, cores: int) -> Run:
-    """Claim the folder of a job: empty it and write that it is running."""
+    """Claim an empty folder for a job and write that it is running: its own, or one beside what is finished."""
     with locked(job.folder):
+        last = load_run(working_folder(job.folder))
+        if last and last.status == RUNNING:
+            raise AlreadyRunning(f"{job.label} is being run by process {last.process['pid']} at this moment.")
+        shutil.rmtree(redo_folder(job.folder), ignore_errors=True)
         earlier = load_run(job.folder)
-        if earlier and earlier.status == RUNNING:
-            raise AlreadyRunning(f"{job.label} is being run by process {earlier.process['pid']} at this moment.")
-        clear_folder(job.folder)
+        folder = redo_folder(job.folder) if earlier and earlier.status == FINISHED else job.folder
+        clear_folder(folder)
         run = Run(
             stem=job.stem,
             identity=job.identity,
-            folder=job.folder,
+            folder=folder,
             profile=job.profile,
             parameters=job.parameters,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -113,9 +125,9 @@ def close(run: Run) -> None:
     run.save()
 
 
-def set_environment(job: Job, cores: int) -> None:
+def set_environment(run: Run, cores: int) -> None:
     """Tell the kernel to come which run it is, where to save and how many cores are its own."""
-    os.environ["WORKBENCH_RUN"] = str(job.folder)
+    os.environ["WORKBENCH_RUN"] = str(run.folder)
     os.environ["WORKBENCH_CORES"] = str(cores)
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(cores)))
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # the debugger's warning in every log
@@ -127,6 +139,7 @@ def set_environment(job: Job, cores: int) -> None:
 
 def _papermill(
     job: Job,
+    folder: Path,
     watch: KernelWatch,
     cell_timeout: float | None,
     on_cell: Callable[[int], None],
@@ -150,7 +163,7 @@ def _papermill(
     try:
         execute_notebook(
             job.notebook.path,
-            job.folder / UNFINISHED_NOTEBOOK,
+            folder / UNFINISHED_NOTEBOOK,
             parameters=job.parameters,
             cwd=job.notebook.path.parent,
             kernel_name="python3",
@@ -172,7 +185,7 @@ def _papermill(
         # A kernel that does not come up fails in many ways (sockets, time, death): one more try, then record it.
         if not began and retry:
             watch.kill()
-            return _papermill(job, watch, cell_timeout, on_cell, on_kernel, retry=False)
+            return _papermill(job, folder, watch, cell_timeout, on_cell, on_kernel, retry=False)
         return FAILED, f"{'' if began else 'The kernel did not start: '}{type(error).__name__}: {_first_line(error)}"
     return FINISHED, None
 

@@ -19,7 +19,16 @@ from typing import Any
 from workbench.files import PROJECT, data_folder
 from workbench.runs.notebooks import notebooks_folder
 from workbench.runs.plan import Job
-from workbench.runs.store import FAILED, KILLED, RUNNING, Run, keep_log, keep_unfinished_notebook, load_run
+from workbench.runs.store import (
+    FAILED,
+    KILLED,
+    RUNNING,
+    Run,
+    keep_log,
+    keep_unfinished_notebook,
+    load_run,
+    working_folder,
+)
 
 SECONDS_TO_GO = 10.0
 Message = tuple["Worker", dict[str, Any] | None]
@@ -195,15 +204,20 @@ def _record_of(job: Job, refusal: str | None) -> Run:
     """What the worker left on disk, or what can be said where it could not write."""
     if refusal and not refusal.startswith("Its worker process died"):
         return Run(job.stem, job.identity, job.folder, FAILED, job.profile, job.parameters, error=refusal)
-    return mark_killed(job, refusal) if refusal else load_run(job.folder) or mark_killed(job, "Its record is gone.")
+    return (
+        mark_killed(job, refusal)
+        if refusal
+        else load_run(working_folder(job.folder)) or mark_killed(job, "Its record is gone.")
+    )
 
 
 def mark_killed(job: Job, reason: str) -> Run:
     """Write that a run ended without its worker being able to say so; a run that had ended stays as it is."""
-    run = load_run(job.folder) or Run(job.stem, job.identity, job.folder, RUNNING, job.profile, job.parameters)
+    folder = working_folder(job.folder)
+    run = load_run(folder) or Run(job.stem, job.identity, job.folder, RUNNING, job.profile, job.parameters)
     if run.status in (RUNNING, KILLED):
         run.status, run.error = KILLED, reason
-        keep_unfinished_notebook(job.folder)
+        keep_unfinished_notebook(folder)
         run.save()
         keep_log(job.folder)
     return run

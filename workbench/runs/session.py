@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from workbench.files import write_text
 from workbench.runs.forecast import expected_seconds, expected_together, in_words
@@ -39,11 +40,12 @@ def run_session(
             _tell(f"{job.label}: {record.status} before, run again")
     if due:
         write_text(runs_folder() / ".written", "")  # a folder that cannot be written is told before anything starts
-        records |= {run.folder: run for run in _run(due, workers, cell_timeout)}
+        records |= _run(due, workers, cell_timeout)
     return [records[job.folder] for job in jobs]
 
 
-def _run(jobs: list[Job], workers: int | None, cell_timeout: float | None) -> list[Run]:
+def _run(jobs: list[Job], workers: int | None, cell_timeout: float | None) -> dict[Path, Run]:
+    """The record of each job by the job's folder; a redo that was killed lies in another."""
     from workbench.runs.bar import RunsBar
     from workbench.runs.pool import run_jobs
 
@@ -65,7 +67,7 @@ def _run(jobs: list[Job], workers: int | None, cell_timeout: float | None) -> li
     with RunsBar(ordered) as bar:
         done = run_jobs(ordered, workers=workers, cores=cores, cell_timeout=limit, on_event=bar.on_event)
     _tell(f"real time: {in_words(time.monotonic() - start)}")
-    return done
+    return {job.folder: run for job, run in zip(ordered, done, strict=True)}
 
 
 def print_claims(runs: Sequence[Run]) -> None:

@@ -113,7 +113,11 @@ def runs(
     kept = [
         run
         for run in found
-        if run and (profile is None or run.profile == profile) and (status is None or run.status == status)
+        if run
+        # A hidden folder is a redo's; once that is killed, the run before it stands.
+        and (run.status == RUNNING or not run.folder.name.startswith("."))
+        and (profile is None or run.profile == profile)
+        and (status is None or run.status == status)
     ]
     return sorted(kept, key=lambda run: run.started, reverse=True)
 
@@ -121,6 +125,17 @@ def runs(
 def latest(stem: str, profile: str | None = None, *, status: str | None = FINISHED) -> Run | None:
     """The newest finished run of a notebook (at a profile), or None."""
     return next(iter(runs(stem, profile=profile, status=status)), None)
+
+
+def redo_folder(folder: Path) -> Path:
+    """Where a finished run is run again: beside its folder, which stays until the redo has ended by itself."""
+    return folder.with_name(f".{folder.name}.redo")
+
+
+def working_folder(folder: Path) -> Path:
+    """The folder of the run that was begun last: of the redo, if one has not taken its place."""
+    redo = redo_folder(folder)
+    return redo if (redo / "run.json").is_file() else folder
 
 
 def clear_folder(folder: Path) -> None:
@@ -149,7 +164,7 @@ def log_beside(folder: Path) -> Path:
 
 def keep_log(folder: Path) -> None:
     """Move the log into the run's folder as ``run.log``, or remove it if nothing was written."""
-    log = log_beside(folder)
+    log, folder = log_beside(folder), working_folder(folder)
     if log.is_file():
         if log.stat().st_size and folder.is_dir():
             os.replace(log, folder / "run.log")
