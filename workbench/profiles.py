@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from workbench.errors import UnknownName, check_choice
+from workbench.runtime import require_paper_setting
 
 PROFILES = ("smoke", "quick", "full", "paper")
 
@@ -41,6 +42,15 @@ class Profiled:
         # Papermill and JSON know lists only; the config is frozen and hashable.
         frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return cls(**frozen, profile=profile)
+
+    def require_setting(self) -> None:
+        """What an experiment's first step calls: at profile ``paper`` all that is missing is said at once.
+
+        Raises:
+            AssetError: there is no GPU, no hub, or a package is not installed.
+        """
+        if self.profile == "paper":
+            require_paper_setting()
 
 
 @dataclass(frozen=True)

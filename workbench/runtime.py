@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workbench.errors import check_choice
+from workbench.errors import AssetError, check_choice
 
 if TYPE_CHECKING:
     import torch
+
+HUB_SECONDS = 5.0  # how long the hub may stay silent before it counts as unreachable
+PAPER_PACKAGES = ("datasets", "accelerate")  # of the extra "paper"
+PAPER_EXTRA = "pip install -e '.[paper]' in the project's folder"
 
 
 def available_cores() -> int:
@@ -91,6 +96,53 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def require_paper_setting(*, packages: Iterable[str] = PAPER_PACKAGES, hub: bool = True) -> None:
+    """Raise one sentence that lists all that profile ``paper`` lacks here; nothing is downloaded or computed.
+
+    With ``HF_HUB_OFFLINE`` set the hub is not asked: what is needed is then taken from its cache.
+
+    Raises:
+        AssetError: no CUDA GPU, a package that is not installed, or a hub that does not answer.
+    """
+    import torch
+
+    missing = []
+    if not torch.cuda.is_available():
+        missing.append(f"a GPU (torch {torch.__version__} sees no CUDA device)")
+    if absent := [name for name in packages if importlib.util.find_spec(name) is None]:
+        missing.append(f"the package{'s' * (len(absent) > 1)} {' and '.join(absent)} ({PAPER_EXTRA})")
+    if hub and not hub_is_switched_off() and (silence := _hub_silence()):
+        missing.append(f"the Hugging Face hub ({silence}; HF_HUB_OFFLINE=1 uses what its cache holds)")
+    if missing:
+        raise AssetError(
+            f"profile 'paper' is the paper's own setting and lacks here: {'; '.join(missing)}. "
+            "Profiles quick and full need none of it."
+        )
+
+
+def hub_is_switched_off() -> bool:
+    """Whether an environment variable forbids to ask the Hugging Face hub."""
+    switches = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(switch, "").upper() in ("1", "ON", "YES", "TRUE") for switch in switches)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what ``error`` says, without a full stop; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _hub_silence() -> str | None:
+    """Why the hub does not answer; None where it does, whatever it says."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception as error:
+        # Whatever it is: the hub's client changes its network library, and with it these errors, between versions.
+        return f"it does not answer: {first_line(error)}"
+    return None
 
 
 @dataclass

@@ -73,7 +73,17 @@ def test_noise_without_a_valley_is_seldom_called_an_optimum():
     rng = np.random.default_rng(0)
     flat = [valley(2e4).assign(nats=rng.normal(size=30)) for _ in range(60)]
     kinds = [fit_u_curve(table, resamples=300).kind for table in flat]
-    assert kinds.count("interior") <= 9
+    assert kinds.count("interior") <= 6
+
+
+def test_a_plateau_beyond_the_smallest_size_is_no_optimum():
+    rng = np.random.default_rng(0)
+    kinds = []
+    for _ in range(40):
+        table = valley(2e4)
+        level = np.where(table["teacher_parameters"] == 1e3, 2.1, 2.0)
+        kinds.append(fit_u_curve(table.assign(nats=level + 0.01 * rng.normal(size=30)), resamples=300).kind)
+    assert kinds.count("interior") <= 4
 
 
 def test_unsorted_sizes_and_broken_cells_do_not_move_the_optimum():

@@ -79,3 +79,38 @@ def test_what_does_not_fit_is_refused(model):
         structured_prune(model, SIZE, [])
     with pytest.raises(ValueError, match="sparsity"):
         structured_prune(model, 100.0, BATCHES)
+
+
+def test_heads_that_share_keys_are_kept_whole_and_the_rest_is_pruned():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shared = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=31,
+            hidden_size=32,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    ).eval()
+    whole = structured_prune(shared, ModelSize(32, 2, 4, 40, 8), BATCHES)
+    assert torch.equal(whole(input_ids=BATCHES[0]).logits, shared(input_ids=BATCHES[0]).logits)
+    smaller = structured_prune(shared, ModelSize(16, 1, 4, 24, 8), BATCHES)
+    assert (smaller.config.num_attention_heads, smaller.config.num_key_value_heads) == (4, 2)
+    assert torch.isfinite(smaller(input_ids=BATCHES[0]).logits).all()
+    with pytest.raises(ValueError, match="heads share keys and values .*heads=4"):
+        structured_prune(shared, ModelSize(16, 1, 2, 24, 8), BATCHES)
+
+
+def test_only_a_llama_can_be_pruned():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    other = GPT2LMHeadModel(GPT2Config(vocab_size=31, n_embd=16, n_layer=1, n_head=2, n_positions=16))
+    with pytest.raises(ValueError, match="gpt2 model has another build than the Llama"):
+        structured_prune(other, SIZE, BATCHES)

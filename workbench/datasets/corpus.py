@@ -51,10 +51,11 @@ class Corpus:
 
 
 def load_corpus(name: str | Path = "shakespeare") -> Corpus:
-    """The corpus called ``shakespeare`` or ``shakespeare-folio``, or the text at a path.
+    """The corpus called ``shakespeare`` or ``shakespeare-folio``, the text at a path, or a data set on the hub.
 
     A path is a text file (one document) or a folder whose ``.txt`` files are the documents; there the name of
-    the sub-folder that a file lies in is its genre. Texts are UTF-8.
+    the sub-folder that a file lies in is its genre. Texts are UTF-8. ``hub:owner/name`` or
+    ``hub:owner/name:column`` is read by :func:`workbench.datasets.hub_corpus.load_hub_corpus`.
 
     Raises:
         UnknownName: neither a known corpus nor an existing path.
@@ -64,13 +65,19 @@ def load_corpus(name: str | Path = "shakespeare") -> Corpus:
     name = str(name)
     if name in CORPORA:
         return _shakespeare(name)
+    if name.startswith("hub:"):
+        from workbench.datasets.hub_corpus import load_hub_corpus  # it builds a Corpus, so it knows this module
+
+        return load_hub_corpus(name)
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(path)
     if path.is_file():
         return Corpus(path.stem, (Document(path.stem, _read(path), ""),))
     if path.suffix or len(path.parts) > 1:
-        raise UnknownName(f"corpus={name!r} does not exist: give a text file, a folder of .txt files or {_known()}.")
+        raise UnknownName(
+            f"corpus={name!r} does not exist: give a text file, a folder of .txt files, hub:owner/name or {_known()}."
+        )
     check_choice("corpus", name, CORPORA)
     raise UnknownName(f"corpus={name!r} is neither a file nor a folder.")  # a broken link or a device
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.errors import check_between, check_positive
-from workbench.metrics.uncertainty import Effect
+from workbench.metrics.uncertainty import Effect, t_interval
 
 NO_WIDTH = Effect(float("nan"), float("nan"), float("nan"), 0)
 
@@ -93,8 +93,9 @@ class UCurve:
     """Where one student's loss is lowest along teacher sizes.
 
     ``kind`` is ``interior`` if the interval of the optimum lies strictly within the range of sizes
-    tried, ``edge of range`` if the best estimate is the smallest or largest of them, else
-    ``undecided``. Only an interior optimum may be called one.
+    tried and both ends of the range are worse than the best size tried by a paired t interval (a
+    parabola bends for a plateau, too); ``edge of range`` if the estimate is the smallest or largest
+    size; else ``undecided``. Only an interior optimum may be called one.
     """
 
     best_tried: float  # the size with the lowest mean loss
@@ -138,7 +139,9 @@ def fit_u_curve(
         _, vertices = _vertices(sizes, losses[draws].mean(1))
         low, high = np.quantile(vertices, [(1 - level) / 2, (1 + level) / 2])
     optimum = Effect(float(estimate[0]), float(low), float(high), len(losses))
-    return UCurve(float(sizes[losses.mean(0).argmin()]), optimum, float(curvature[0]), _kind(optimum, sizes))
+    return UCurve(
+        float(sizes[losses.mean(0).argmin()]), optimum, float(curvature[0]), _kind(optimum, sizes, losses, level)
+    )
 
 
 def _vertices(sizes: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,9 +158,10 @@ def _vertices(sizes: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.nda
     return square, np.where(held == logs[-1], sizes[-1], np.where(held == logs[0], sizes[0], np.exp(held)))
 
 
-def _kind(optimum: Effect, sizes: np.ndarray) -> str:
+def _kind(optimum: Effect, sizes: np.ndarray, losses: np.ndarray, level: float) -> str:
+    """``losses`` is ``[seeds, sizes]``."""
     if optimum.estimate in (sizes[0], sizes[-1]):
         return "edge of range"
-    if sizes[0] < optimum.low and optimum.high < sizes[-1]:
-        return "interior"
-    return "undecided"
+    best = losses[:, losses.mean(0).argmin()]
+    rises = all(t_interval(losses[:, end] - best, level=level).low > 0 for end in (0, -1))
+    return "interior" if rises and sizes[0] < optimum.low and optimum.high < sizes[-1] else "undecided"

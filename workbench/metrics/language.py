@@ -68,7 +68,8 @@ class LanguageScores:
         return {"nats": means["nats_per_token"] / self.bytes_per_token, **means}
 
     def _sum(self, name: str, values: Tensor) -> None:
-        self.sums[name] = self.sums.get(name, 0.0) + values.double().sum().item()
+        wide = values.cpu() if values.device.type == "mps" else values  # that device has no float64
+        self.sums[name] = self.sums.get(name, 0.0) + wide.double().sum().item()
 
 
 def head_and_tail(teacher_log_probs: Tensor, *, head: int = HEAD, tail: float = TAIL) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SHORT_NAMES = ("smollm2-135m", "minilm")
-HUB_SECONDS = 5.0  # how long the hub may stay silent before it counts as unreachable
 _CONVERSION = 1  # raise when the same archive should convert differently
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -56,6 +54,11 @@ def load_pretrained(
         model = loader.from_pretrained(source, dtype=kind)
         tokenizer = AutoTokenizer.from_pretrained(source)
     return model.to(where).eval(), tokenizer
+
+
+def is_pretrained_name(name: str) -> bool:
+    """Whether ``name`` has the form of what :func:`load_pretrained` takes; nothing is fetched."""
+    return name in SHORT_NAMES or Path(name).expanduser().is_dir() or bool(_HUB_NAME.fullmatch(name))
 
 
 def find_pretrained(name: str | Path) -> Path:
@@ -115,21 +118,18 @@ def _from_hub(name: str) -> Path:
             return cached
     except LocalEntryNotFoundError:
         pass
-    if any(os.environ.get(switch, "").upper() in ("1", "ON", "YES", "TRUE") for switch in _OFFLINE):
+    if runtime.hub_is_switched_off():
         raise AssetError(f"model={name!r} is not in the hub's cache and HF_HUB_OFFLINE forbids to fetch it: unset it.")
     try:
         # Asked first and once: the download itself would try for minutes before it says that nobody answers.
-        HfApi().model_info(name, timeout=HUB_SECONDS)
-        folder = Path(snapshot_download(name, allow_patterns=wanted, etag_timeout=HUB_SECONDS))
+        HfApi().model_info(name, timeout=runtime.HUB_SECONDS)
+        folder = Path(snapshot_download(name, allow_patterns=wanted, etag_timeout=runtime.HUB_SECONDS))
     except Exception as error:
         # Whatever it is: the hub's client changes its network library, and with it these errors, between versions.
         _explain(name, error)
     if not any(folder.glob("*.safetensors")):
         raise AssetError(f"model={name!r} publishes no safetensors weights, and nothing else is loaded from the hub.")
     return folder
-
-
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def _explain(name: str, error: Exception) -> NoReturn:
@@ -142,7 +142,7 @@ def _explain(name: str, error: Exception) -> NoReturn:
         ) from error
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
         raise UnknownName(f"model={name!r} is neither a folder here nor a model that the hub shows you.") from error
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    reason = runtime.first_line(error)
     raise AssetError(
         f"model={name!r} is not in the hub's cache and cannot be had from the Hugging Face hub ({reason}): "
         f"check the network, give a folder, {known}."

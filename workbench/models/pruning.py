@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from workbench.errors import check_between
 from workbench.models.next_token import next_token_loss
-from workbench.models.small_lm import ModelSize, size_of
+from workbench.models.small_lm import ModelSize, size_in, size_of
 from workbench.runtime import seeded
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,12 @@ def structured_prune(
         loss: ``loss(model, batch) -> scalar``; by default next-token cross-entropy of windows ``[batch, time + 1]``.
 
     Raises:
-        ValueError: a target larger than the model, another head width, grouped heads, or no calibration batch.
+        ValueError: a target larger than the model, another head width, fewer heads of a model whose heads share
+            keys and values, not a Llama, or no calibration batch.
     """
     size = size_of(model)
-    if model.config.num_key_value_heads != size.heads:
-        raise ValueError(
-            "heads that share keys and values cannot be pruned one by one: give a model without grouped heads."
-        )
     wanted = target if isinstance(target, ModelSize) else sparser(size, float(target))
-    _check_fits(size, wanted)
+    check_prunable(model.config, wanted)
     found = importance(model, calibration, loss=loss)
     layers = _top(found.layers, wanted.layers)
     channels = _top(found.channels, wanted.width)
@@ -164,7 +161,9 @@ def _masked(model: LlamaForCausalLM, masks: dict[str, Tensor]) -> Iterator[None]
             hook.remove()
 
 
-def _check_fits(size: ModelSize, wanted: ModelSize) -> None:
+def check_prunable(config: LlamaConfig, wanted: ModelSize) -> None:
+    """Raise ``ValueError`` unless a model of ``wanted`` size can be cut out of the Llama of ``config``."""
+    size = size_in(config)
     if wanted.head_width != size.head_width:
         raise ValueError(
             f"the target's heads are {wanted.head_width} channels wide, the model's {size.head_width}: "
@@ -173,13 +172,20 @@ def _check_fits(size: ModelSize, wanted: ModelSize) -> None:
     for axis in ("width", "layers", "heads", "feed_forward"):
         if getattr(wanted, axis) > getattr(size, axis):
             raise ValueError(f"target {axis}={getattr(wanted, axis)} is larger than the model's {getattr(size, axis)}.")
+    if config.num_key_value_heads != size.heads != wanted.heads:
+        raise ValueError(
+            f"the model's {size.heads} heads share keys and values and cannot be pruned one by one: "
+            f"give a target with heads={size.heads}, or a model without grouped heads."
+        )
 
 
 def _empty(model: LlamaForCausalLM, size: ModelSize) -> LlamaForCausalLM:
     """A model of ``size`` that shares everything else (positions, norms, vocabulary) with ``model``."""
     config = copy.deepcopy(model.config)
     config.hidden_size, config.num_hidden_layers, config.intermediate_size = size.width, size.layers, size.feed_forward
-    config.num_attention_heads = config.num_key_value_heads = size.heads
+    if config.num_key_value_heads == config.num_attention_heads:
+        config.num_key_value_heads = size.heads
+    config.num_attention_heads = size.heads
     with seeded(0):  # its weights are all written over, but drawing them must not move the caller's stream
         return type(model)(config)
 
@@ -191,7 +197,10 @@ def _top(scores: Tensor, count: int) -> Tensor:
 
 def _copy_block(old: nn.Module, new: nn.Module, rows: Tensor, neurons: Tensor, channels: Tensor) -> None:
     for name in ("q_proj", "k_proj", "v_proj"):
-        getattr(new.self_attn, name).weight.copy_(getattr(old.self_attn, name).weight[rows][:, channels])
+        weight = getattr(old.self_attn, name).weight
+        # Keys and values that heads share are fewer rows; such heads are all kept.
+        kept = rows if len(weight) == len(old.self_attn.q_proj.weight) else slice(None)
+        getattr(new.self_attn, name).weight.copy_(weight[kept][:, channels])
     new.self_attn.o_proj.weight.copy_(old.self_attn.o_proj.weight[channels][:, rows])
     for name in ("gate_proj", "up_proj"):
         getattr(new.mlp, name).weight.copy_(getattr(old.mlp, name).weight[neurons][:, channels])

@@ -15,7 +15,7 @@ from workbench.errors import check_positive
 from workbench.runtime import generator, seeded
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
 HEAD_WIDTH = 16  # one head width for a whole family, so that pruning can hand whole heads to a smaller model
 
@@ -61,6 +61,11 @@ class ModelSize:
         attention = 4 * self.width * self.heads * self.head_width
         block = attention + 3 * self.width * self.feed_forward + 2 * self.width
         return self.layers * block + self.width + (vocab_size * self.width if embeddings else 0)
+
+
+def is_size_name(name: str) -> bool:
+    """Whether ``name`` has the form ``64x2``."""
+    return re.fullmatch(r"\d+x\d+", name) is not None
 
 
 def named_size(name: str) -> ModelSize:
@@ -159,7 +164,17 @@ def llama_config(vocab_size: int, size: ModelSize, *, context: int) -> dict[str,
 
 def size_of(model: LlamaForCausalLM) -> ModelSize:
     """The :class:`ModelSize` of a Llama model."""
-    config = model.config
+    return size_in(model.config)
+
+
+def size_in(config: LlamaConfig) -> ModelSize:
+    """The :class:`ModelSize` that a Llama's configuration tells.
+
+    Raises:
+        ValueError: the configuration of another kind of model.
+    """
+    if config.model_type != "llama":
+        raise ValueError(f"a {config.model_type} model has another build than the Llama whose size is wanted here.")
     return ModelSize(
         config.hidden_size,
         config.num_hidden_layers,

@@ -10,6 +10,9 @@ from workbench.training.ladder import TrainedModel, train_ladder
 from workbench.training.loop import History, TrainingDiverged, fit
 from workbench.training.objective import CROSS_ENTROPY, DistillationLoss, Objective
 from workbench.training.parallel import run_tasks
+from workbench.training.pretrained_cell import PretrainedModel, Teacher
+from workbench.training.pretrained_grid import distil_pretrained, measure_pretrained
+from workbench.training.pretrained_text import are_pretrained
 from workbench.training.text_task import PreparedText, TextTask
 
 __all__ = [
@@ -19,13 +22,18 @@ __all__ = [
     "History",
     "Objective",
     "PreparedText",
+    "PretrainedModel",
+    "Teacher",
     "TextTask",
     "TrainedModel",
     "TrainingDiverged",
+    "are_pretrained",
     "distil",
     "distil_grid",
+    "distil_pretrained",
     "fit",
     "fixed_windows",
+    "measure_pretrained",
     "next_token_loss",
     "random_windows",
     "run_tasks",

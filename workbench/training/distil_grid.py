@@ -128,6 +128,11 @@ def distil_grid(
     return DistilGrid(rows, curves)
 
 
+def one_pass(*, steps: int, batch_size: int) -> int:
+    """``transfer_windows`` that a student reads about once, at most 8192 so that teachers' answers stay small."""
+    return min(8192, steps * batch_size)
+
+
 def _announce(rows: pd.DataFrame, curves: pd.DataFrame) -> None:
     """Tell whoever watches what one task found; its own process could not."""
     if not telemetry.is_watched():

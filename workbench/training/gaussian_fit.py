@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from workbench.errors import check_positive
+from workbench.runtime import threads
 
+GRID = (-12.0, 12.0)
 GridLoss = Callable[[Tensor, Tensor, float], Tensor]  # student, teacher logits [starts, grid], share of steps done
 
 
@@ -45,6 +47,12 @@ class Mixture:
         right = np.log(1 - self.weight) - (grid - self.right) ** 2 / (2 * self.sd**2)
         return torch.logaddexp(left, right)
 
+    def density(self, points: int = 401) -> pd.DataFrame:
+        """The columns ``x`` and ``density`` over the grid."""
+        grid = torch.linspace(*GRID, points, dtype=torch.float64)
+        density = self.log_density(grid).exp() / (self.sd * np.sqrt(2 * np.pi))
+        return pd.DataFrame({"x": grid.numpy(), "density": density.numpy()})
+
 
 def fit_gaussian(
     loss: GridLoss,
@@ -70,7 +78,21 @@ def fit_gaussian(
     """
     for _, sd in starts:
         check_positive(sd=sd)
-    grid = torch.linspace(-12, 12, points, dtype=torch.float64)
+    with threads(1):  # tensors this small only wait for each other's threads
+        records = _fit(loss, starts, mixture, steps, lr, points, record_every)
+    return pd.DataFrame(records, columns=["start", "step", "mean", "sd", "value"])
+
+
+def _fit(
+    loss: GridLoss,
+    starts: Sequence[tuple[float, float]],
+    mixture: Mixture,
+    steps: int,
+    lr: float,
+    points: int,
+    record_every: int,
+) -> list[tuple]:
+    grid = torch.linspace(*GRID, points, dtype=torch.float64)
     teacher = mixture.log_density(grid).expand(len(starts), -1)
     means, sds = torch.tensor(starts, dtype=torch.float64).T
     mean, log_sd = means.clone().requires_grad_(), sds.log().requires_grad_()
@@ -90,4 +112,4 @@ def fit_gaussian(
             values.sum().backward()
             optimiser.step()
             schedule.step()
-    return pd.DataFrame(records, columns=["start", "step", "mean", "sd", "value"])
+    return records
