@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from workbench.errors import check_choice
-from workbench.losses import loss_by_name
+from workbench.losses import loss_by_name, taid_target
 from workbench.plots.distributions import distributions_and_gradients, gradient_bars, probability_bars
 from workbench.widgets.live import LiveBox, live
 from workbench.widgets.loss_contexts import Context, two_peaks
 
+LABEL_STYLE = {"description_width": "130px"}  # the same for all sliders, so that they stand in line
 REACH = 8.0  # nats a slider goes up and down from 0, further where the data do
 
 
@@ -84,9 +85,12 @@ class LossExplorer(LiveBox):
         self.beta = _share("β, teacher's share", 0.5, low=0.01, high=0.99)
         self.alpha = _share("α, skew", 0.1)
         self.t = _share("t of TAID", 0.4)
-        self.temperature = widgets.FloatSlider(1.0, min=0.25, max=8.0, step=0.25, description="Temperature")
-        self.reset = widgets.Button(description="Student as it was", icon="undo")
-        self.copy = widgets.Button(description="Student = teacher", icon="copy")
+        self.temperature = widgets.FloatSlider(
+            1.0, min=0.25, max=8.0, step=0.25, description="Temperature", style=LABEL_STYLE
+        )
+        wide_enough = widgets.Layout(width="auto")  # a button is 148 pixels wide, whatever it says
+        self.reset = widgets.Button(description="Student as it was", icon="undo", layout=wide_enough)
+        self.copy = widgets.Button(description="Student = teacher", icon="copy", layout=wide_enough)
         self.logits: tuple[widgets.FloatSlider, ...] = ()
         self.sliders = widgets.HBox(layout=widgets.Layout(flex_flow="row wrap"))
         self.table = widgets.HTML()
@@ -175,15 +179,14 @@ class LossExplorer(LiveBox):
 
     def _blend(self, name: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The distribution that the loss called ``name`` puts between teacher and student."""
-        p, q = self._softened(teacher), self._softened(student)
         if name == "TAID":
-            return self._softened((1 - self.t.value) * student + self.t.value * teacher)
+            return taid_target(student, teacher, self.t.value, temperature=self.temperature.value)
         share = {
             "Jensen-Shannon": self.beta.value,
             "skew KL": self.alpha.value,
             "skew reverse KL": 1 - self.alpha.value,
         }[name]
-        return share * p + (1 - share) * q
+        return share * self._softened(teacher) + (1 - share) * self._softened(student)
 
 
 def _checked(contexts: Mapping[str, Context | tuple]) -> dict[str, Context]:
@@ -203,9 +206,7 @@ def _checked(contexts: Mapping[str, Context | tuple]) -> dict[str, Context]:
 
 
 def _share(text: str, value: float, *, low: float = 0.0, high: float = 1.0) -> widgets.FloatSlider:
-    return widgets.FloatSlider(
-        value, min=low, max=high, step=0.01, description=text, style={"description_width": "120px"}
-    )
+    return widgets.FloatSlider(value, min=low, max=high, step=0.01, description=text, style=LABEL_STYLE)
 
 
 def _empty_figure() -> go.Figure:
