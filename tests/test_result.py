@@ -66,3 +66,8 @@ def test_a_run_in_progress_tells_save_where_to_write(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_RUN", str(tmp_path / "here"))
     assert Result("x", Config(), ROWS).save() == tmp_path / "here"
     assert (tmp_path / "here" / "rows.parquet").is_file()
+
+
+def test_judgements_show_a_failing_claim_without_raising():
+    judged = Result("x", Config(), ROWS, claims=[GOOD, BAD]).judgements
+    assert judged["verdict"].tolist() == ["supported", "contradicted"]

@@ -88,6 +88,13 @@ class Result:
             raise ClaimNotSupported(f"{self.stem}: {told}.")
         return claims_table(self.claims, judged=self.judged)
 
+    @property
+    def judgements(self) -> pd.DataFrame:
+        """One row per claim with all that is stored of it (``Claim.as_dict``), raising nothing."""
+        import pandas as pd
+
+        return pd.DataFrame(self.as_dict()["claims"])
+
     def save(self, folder: Path | str | None = None) -> Path:
         """Write ``rows.parquet``, ``curves.parquet`` and ``result.json`` (config and claims); return the folder.
 
