@@ -14,7 +14,7 @@ from workbench.files import folder_size
 from workbench.runs.gallery.cells import notebook_body
 from workbench.runs.gallery.choice import choose
 from workbench.runs.gallery.figures import card_figure, describe, figure_html, figures_of, shared_template
-from workbench.runs.gallery.interval import interval_svg
+from workbench.runs.gallery.interval import estimate_words, interval_svg
 from workbench.runs.gallery.page import command
 from workbench.runs.gallery.words import duration_words, number_words
 from workbench.runs.gallery.write import STATIC, write_gallery
@@ -245,3 +245,11 @@ def test_in_a_browser_figures_follow_when_the_page_turns_dark(chromium, gallery)
     tab.emulate_media(color_scheme="dark")
     tab.wait_for_function(f"({ink})() === 'rgb(163, 168, 176)'")
     tab.close()
+
+
+def test_an_open_interval_says_so_and_a_missing_one_is_left_out():
+    claim = {"estimate": 12.0, "low": 7.0, "high": float("inf"), "verdict": "contradicted"}
+    assert estimate_words(claim) == "12 [7, ∞)"
+    assert estimate_words({**claim, "high": None}) == "12 [7, ∞)"
+    assert estimate_words({**claim, "low": float("nan"), "high": float("nan")}) == "12"
+    assert 'class="interval"' in interval_svg(claim)

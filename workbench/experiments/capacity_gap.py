@@ -245,12 +245,12 @@ def _curse_claims(rows: pd.DataFrame) -> list[Claim]:
         def gap(first: str, some: pd.DataFrame = some) -> Effect:
             return paired_difference(some, first, "near", value="nats", by="place", on=["student", "seed"])
 
-        near = f"than one of about {LAW_RATIO:g} times its student's size"
+        other = f"worse than that of a teacher about {LAW_RATIO:g} times its size"
         if "far" in places:
-            claims.append(Claim(f"The curse, {objective}: the largest teacher makes a worse student {near}",
-                                gap("far"), above=0.0, source="sec. 2, figure 1"))  # fmt: skip
+            claims.append(Claim(f"Curse ({objective}): the student of the largest teacher is {other}", gap("far"),
+                                above=0.0, source="sec. 2, figure 1"))  # fmt: skip
         if "small" in places:
-            claims.append(Claim(f"The gain, {objective}: a teacher smaller than its student makes a worse one {near}",
+            claims.append(Claim(f"Gain ({objective}): the student of a teacher smaller than itself is {other}",
                                 gap("small"), above=0.0, source="figure 1",
                                 gating=objective == "forward_kl"))  # fmt: skip
     return claims

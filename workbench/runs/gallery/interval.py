@@ -36,9 +36,12 @@ def interval_svg(claim: dict[str, Any]) -> str:
     if is_number(above) or is_number(below):
         parts.append(f'<rect x="{left:.1f}" y="1" width="{max(right - left, 0):.1f}" height="28" class="holds"/>')
     parts += [f'<path d="M{place(edge):.1f} 1v28" class="threshold"/>' for edge in (above, below) if is_number(edge)]
-    if is_number(claim.get("low")) and is_number(claim.get("high")):
-        low, high = place(claim["low"]), place(claim["high"])
-        parts.append(f'<path d="M{low:.1f} 15H{high:.1f}M{low:.1f} 11v8M{high:.1f} 11v8" class="interval"/>')
+    ends = [claim.get("low"), claim.get("high")]
+    if any(map(is_number, ends)):
+        # An end beyond which nothing is known runs to the picture's edge and has no bar.
+        low, high = (place(end) if is_number(end) else edge for end, edge in zip(ends, (0.0, WIDTH), strict=True))
+        bars = "".join(f"M{place(end):.1f} 11v8" for end in ends if is_number(end))
+        parts.append(f'<path d="M{low:.1f} 15H{high:.1f}{bars}" class="interval"/>')
     x = place(claim["estimate"])
     parts.append(MARKS.get(claim["verdict"], MARKS["not judged"]).format(x=x, a=x - 5))
     if is_number(claim.get("published")):
@@ -57,10 +60,12 @@ def is_number(value: Any) -> bool:
 
 
 def estimate_words(claim: dict[str, Any]) -> str:
-    """``0.12 [0.03, 0.21]``; the estimate alone where it has no interval or the interval no width."""
+    """``0.12 [0.03, 0.21]``, ``12 [7, ∞)`` where one end is open; the estimate alone without an interval."""
     if not is_number(claim.get("estimate")):
         return "–"
-    low, high = claim.get("low"), claim.get("high")
-    if not (is_number(low) and is_number(high)) or low == high:
-        return number_words(claim["estimate"])
-    return f"{number_words(claim['estimate'])} [{number_words(low)}, {number_words(high)}]"
+    estimate, low, high = number_words(claim["estimate"]), claim.get("low"), claim.get("high")
+    if low == high or not (is_number(low) or is_number(high)):
+        return estimate
+    left = f"[{number_words(low)}" if is_number(low) else "(−∞"
+    right = f"{number_words(high)}]" if is_number(high) else "∞)"
+    return f"{estimate} {left}, {right}"
