@@ -232,7 +232,7 @@ def run(config: Config | None = None) -> Result:
 def _ladder_claims(teachers: list[Teacher]) -> list[Claim]:
     nats = np.array([teacher.held_out_nats for teacher in teachers])
     return [Claim("Every larger teacher predicts held-out text better (largest step in nats per byte; one ladder)",
-                  Effect.exact(np.diff(nats).max()), below=0.0, source="sec. 2")]  # fmt: skip
+                  Effect.exact(np.diff(nats).max()), below=0.0, source="the teachers")]  # fmt: skip
 
 
 def _curse_claims(rows: pd.DataFrame) -> list[Claim]:
@@ -248,10 +248,10 @@ def _curse_claims(rows: pd.DataFrame) -> list[Claim]:
         other = f"worse than that of a teacher about {LAW_RATIO:g} times its size"
         if "far" in places:
             claims.append(Claim(f"Curse ({objective}): the student of the largest teacher is {other}", gap("far"),
-                                above=0.0, source="sec. 2, figure 1"))  # fmt: skip
+                                above=0.0, source="the curse"))  # fmt: skip
         if "small" in places:
             claims.append(Claim(f"Gain ({objective}): the student of a teacher smaller than itself is {other}",
-                                gap("small"), above=0.0, source="figure 1",
+                                gap("small"), above=0.0, source="the curse",
                                 gating=objective == "forward_kl"))  # fmt: skip
     return claims
 
@@ -298,7 +298,7 @@ def _start_claims(rows: pd.DataFrame) -> list[Claim]:
     return [
         Claim(f"A student pruned from its teacher ends better than one that starts {words} (minima)",
               paired_difference(shared, "pruned", other, value="nats", by="init", on=["student", "teacher", "seed"]),
-              below=0.0, source="sec. 3")
+              below=0.0, source="pruned students")
         for other, words in others.items()
         if {"pruned", other} <= set(shared["init"])
     ]  # fmt: skip

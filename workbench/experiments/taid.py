@@ -34,7 +34,7 @@ from workbench.training.named_teachers import named_teachers
 from workbench.training.objective import STRIDES, named_objectives
 
 STARTS = ((-2.0, 0.5), (2.0, 0.5), (1.0, 0.5), (0.0, 3.0))  # mean and sd of the toy's student before training
-PRETRAINED_LR = 1e-4  # AdamW with a cosine and no warm-up (paper's code; sec. 6.1)
+PRETRAINED_LR = 1e-4  # AdamW with a cosine and no warm-up (the paper's code)
 TOY_STEPS = 1500
 WALK = 0.8  # share of the toy's steps after which its target is the teacher
 TRACED = (400, 4000, 16000)  # lengths of training whose t is traced; the paper's is about the last
@@ -50,7 +50,7 @@ class Config(Profiled):
         ValueError: sizes, seeds or objectives that cannot work.
     """
 
-    corpus: str = "shakespeare"  # shakespeare, .txt file or folder, hub:owner/name (paper: UltraChat, sec. 6.1)
+    corpus: str = "shakespeare"  # shakespeare, .txt file or folder, hub:owner/name (paper: UltraChat)
     vocabulary: str = "characters"  # characters, or size of a byte-pair vocabulary; pretrained models have their own
     context: int = 64  # tokens a model sees
     teachers: tuple[str, ...] = ("16x1", "32x1", "64x1", "80x2")  # rising: width x layers or pretrained (paper: Pythia)
@@ -59,7 +59,7 @@ class Config(Profiled):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # a student each, the spread is the error bar
     teacher_steps: int = 600  # optimiser steps of a teacher
     student_steps: int = 300  # optimiser steps of a student (paper: about 16,000)
-    batch_size: int = 4  # windows of text a step (paper: 64, sec. 6.1)
+    batch_size: int = 4  # windows of text a step (paper: 64)
     t_start: float = 0.2  # where TAID's target starts (paper: 0.2 for two pairs of models, 0.4 for one)
     profile: str = "quick"  # smoke, quick, full or paper
 
@@ -205,9 +205,9 @@ def _toy_claims(gaussians: pd.DataFrame) -> list[Claim]:
     away = np.minimum((narrow["mean"] - mixture.left).abs(), (narrow["mean"] - mixture.right).abs()).max()
     return [
         Claim("TAID does not collapse: from every start the toy's student ends at the teacher's moments (distance)",
-              Effect.exact(miss), below=0.05, source="sec. 4 (theory), toy", gating=True),
+              Effect.exact(miss), below=0.05, source="theory, here a toy", gating=True),
         Claim("Reverse KL collapses: from narrow starts the toy's student ends at one mode (distance)",
-              Effect.exact(away), below=0.05, source="sec. 2, toy", gating=True),
+              Effect.exact(away), below=0.05, source="mode collapse, here a toy", gating=True),
     ]  # fmt: skip
 
 
@@ -222,13 +222,13 @@ def _schedule_claims(trace: pd.DataFrame, curves: pd.DataFrame) -> list[Claim]:
     apart = (wide["falling"] - wide["rising"]).abs().max()
     return [
         Claim("t never falls and never lags behind the straight line (smallest stride or lead)",
-              Effect.exact(least), above=-1e-9, source="algorithm 1", gating=True),
+              Effect.exact(least), above=-1e-9, source="the adaptive update", gating=True),
         Claim(f"With the published alpha, the adaptive t leaves the line in a run of {shortest} steps (largest lead)",
-              Effect.exact(ahead[shortest, "alpha = 5e-4"]), above=0.01, source="sec. 3.2"),
+              Effect.exact(ahead[shortest, "alpha = 5e-4"]), above=0.01, source="the adaptive update"),
         Claim(f"With alpha scaled to the run, the adaptive t leaves the line in a run of {shortest} steps",
-              Effect.exact(ahead[shortest, "alpha scaled"]), above=0.01, source="sec. 3.2"),
+              Effect.exact(ahead[shortest, "alpha scaled"]), above=0.01, source="the adaptive update"),
         Claim("The adaptive t tells a falling loss from a rising one (largest distance of t)",
-              Effect.exact(apart), above=0.01, source="sec. 3.2"),
+              Effect.exact(apart), above=0.01, source="the adaptive update"),
     ]  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def reverse_kl(
     reduction: str = "token_mean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    r"""KL(student || teacher), which avoids every word the teacher dislikes (Gu et al. 2024, MiniLLM, sec. 2.1).
+    r"""KL(student || teacher), which avoids every word the teacher dislikes (Gu et al. 2024, MiniLLM).
 
     .. math:: T^2 \sum_v q_v (\log q_v - \log p_v)
 

@@ -22,7 +22,7 @@ def generalized_jsd(
     reduction: str = "token_mean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    r"""Jensen-Shannon divergence with teacher share ``beta`` (Agarwal et al. 2024, GKD, sec. 2).
+    r"""Jensen-Shannon divergence with teacher share ``beta`` (Agarwal et al. 2024, GKD).
 
     .. math:: T^2 [\beta KL(p \| m) + (1 - \beta) KL(q \| m)], \qquad m = \beta p + (1 - \beta) q
 
@@ -56,7 +56,7 @@ def skew_kl(
     reduction: str = "token_mean",
     num_items: float | Tensor | None = None,
 ) -> Tensor:
-    r"""KL to a mixture that keeps a share ``alpha`` of the first argument (Ko et al. 2024, DistiLLM, sec. 3.1).
+    r"""KL to a mixture that keeps a share ``alpha`` of the first argument (Ko et al. 2024, DistiLLM).
 
     .. math:: KL(p \| \alpha p + (1 - \alpha) q) \text{ or, reverse, } KL(q \| \alpha q + (1 - \alpha) p)
 

@@ -1,4 +1,4 @@
-"""TAID: a target that walks from the student to the teacher (Shing et al. 2025, arXiv 2501.16937, sec. 3)."""
+"""TAID: a target that walks from the student to the teacher (Shing et al. 2025, arXiv 2501.16937)."""
 
 from __future__ import annotations
 

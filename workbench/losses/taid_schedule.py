@@ -1,4 +1,4 @@
-"""How far TAID's target has walked (Shing et al. 2025, sec. 3.2 and algorithm 1)."""
+"""How far TAID's target has walked (Shing et al. 2025, arXiv 2501.16937, the adaptive update)."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def sorted_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """L1 distance of the probabilities sorted by size, the shorter padded with zeros, from 0 to 2.
 
     It asks how alike two distributions are *shaped*, whatever their tokens are called: the Wasserstein
-    form of Universal Logit Distillation (Boizard et al. 2024, sec. 3).
+    form of Universal Logit Distillation (Boizard et al. 2024).
     """
     p, q = (np.sort(np.asarray(side, dtype=np.float64), -1)[..., ::-1] for side in (first, second))
     width = max(p.shape[-1], q.shape[-1])

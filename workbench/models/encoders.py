@@ -26,7 +26,7 @@ def encode_sentences(
 ) -> Tensor:
     """Mean of the last hidden states over each text's own tokens, length 1: ``[texts, width]`` float32.
 
-    The product of two rows is their cosine (Reimers & Gurevych 2019, sec. 3). Longer texts are cut at
+    The product of two rows is their cosine (Reimers & Gurevych 2019). Longer texts are cut at
     ``max_tokens``.
 
     Raises:

@@ -39,10 +39,10 @@ def structured_prune(
 ) -> LlamaForCausalLM:
     """A new model of the target size with the most important parts of ``model``, which is left untouched.
 
-    Importance and per-axis sparsity follow MiniMA (Zhang et al. 2023, "Towards the Law of Capacity Gap",
-    section 3). Differences: the paper ranks heads and neurons over all layers together, which gives layers
-    of different sizes; a transformers Llama has one size for all, so every layer keeps its own top heads
-    and neurons. A target with fewer layers drops the blocks of least importance (the paper prunes width only).
+    Importance and per-axis sparsity follow MiniMA's code (Zhang et al. 2025, "Towards the Law of Capacity
+    Gap in Distilling Language Models"). Differences: the paper ranks heads and neurons over all layers
+    together, which gives layers of different sizes; a transformers Llama has one size for all, so every
+    layer keeps its own top heads and neurons. A target with fewer layers drops the blocks of least importance (the paper prunes width only).
 
     Args:
         target: a :class:`ModelSize` (head width as in ``model``), or a sparsity in percent from 0 to below 100.
