@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 EXAMPLES = (
-    "python -m workbench sweep taid -p steps=100,200,400 -p lr=1e-3,3e-3   # a grid of six runs",
+    "python -m workbench sweep taid -p student_steps=100,200,400 -p t_start=0.2,0.4   # a grid of six runs",
     "python -m workbench sweep taid -p seeds=[0,1],[2,3] --profile smoke   # two runs, two seeds each",
 )
 

@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
+from workbench.datasets.documents import Corpus, Document
 from workbench.datasets.fetch import fetch
+from workbench.datasets.hub_corpus import PREFIX, load_hub_corpus
 from workbench.datasets.shakespeare import WORKS
 from workbench.errors import UnknownName, check_choice
 
 CORPORA = ("shakespeare", "shakespeare-folio")
 BLOCKS_PER_HELD_OUT = 10  # a lone document is cut into ten times as many blocks as are held out
-
-
-@dataclass(frozen=True)
-class Document:
-    """One whole text."""
-
-    name: str
-    text: str
-    genre: str  # comedy | tragedy | history | poem; a user's sub-folder; "" where nothing is known
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Documents under one name."""
-
-    name: str
-    documents: tuple[Document, ...]
-
-    @cached_property
-    def bytes(self) -> int:
-        """UTF-8 bytes of all documents: what losses in nats per byte are divided by."""
-        return sum(len(document.text.encode("utf-8")) for document in self.documents)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the texts in order; equal exactly when the same text is read in the same order."""
-        digest = hashlib.sha256()
-        for document in self.documents:
-            encoded = document.text.encode("utf-8")
-            digest.update(len(encoded).to_bytes(8, "big"))
-            digest.update(encoded)
-        return digest.hexdigest()
 
 
 def load_corpus(name: str | Path = "shakespeare") -> Corpus:
@@ -65,9 +32,7 @@ def load_corpus(name: str | Path = "shakespeare") -> Corpus:
     name = str(name)
     if name in CORPORA:
         return _shakespeare(name)
-    if name.startswith("hub:"):
-        from workbench.datasets.hub_corpus import load_hub_corpus  # it builds a Corpus, so it knows this module
-
+    if name.startswith(PREFIX):
         return load_hub_corpus(name)
     path = Path(name).expanduser()
     if path.is_dir():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from workbench import runtime
-from workbench.datasets.corpus import Corpus, Document
+from workbench.datasets.documents import Corpus, Document
 from workbench.errors import AssetError, UnknownName, check_positive
 from workbench.files import atomic_path, data_folder, locked, remove_leavings
 from workbench.progress import progress

@@ -54,7 +54,14 @@ class Config(Profiled):
     context: int = 64  # tokens a model sees (paper: 4096 for MiniMA)
     teachers: tuple[str, ...] = ("12x1", "32x1", "64x1", "80x2")  # rising: width x layers or pretrained (paper: GPT2)
     students: tuple[str, ...] = ("16x1",)  # width x layers, rising, or pretrained models
-    objectives: tuple[str, ...] = ("cross_entropy", "forward_kl", "reverse_kl", "skew_kl", "taid", "minima")  # compared
+    objectives: tuple[str, ...] = (
+        "cross_entropy",
+        "forward_kl",
+        "reverse_kl",
+        "skew_kl",
+        "taid",
+        "minima",
+    )  # losses; cross_entropy = without a teacher, minima = half of it and half forward KL (the paper's)
     inits: tuple[str, ...] = ("random",)  # how a student starts: random, pruned from its teacher (the paper's), given
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # a student each, the spread is the error bar
     teacher_steps: int = 600  # optimiser steps of a teacher

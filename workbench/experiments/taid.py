@@ -55,7 +55,14 @@ class Config(Profiled):
     context: int = 64  # tokens a model sees
     teachers: tuple[str, ...] = ("16x1", "32x1", "64x1", "80x2")  # rising: width x layers or pretrained (paper: Pythia)
     student: str = "16x1"  # width x layers, or a pretrained model (paper: Pythia-70M, table 6)
-    objectives: tuple[str, ...] = ("forward_kl", "reverse_kl", "skew_kl", "taid", "taid_linear", "minima")  # compared
+    objectives: tuple[str, ...] = (
+        "forward_kl",
+        "reverse_kl",
+        "skew_kl",
+        "taid",
+        "taid_linear",
+        "minima",
+    )  # losses; taid_linear = without the adaptive part, minima = half cross-entropy, half forward KL
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # a student each, the spread is the error bar
     teacher_steps: int = 600  # optimiser steps of a teacher
     student_steps: int = 300  # optimiser steps of a student (paper: about 16,000)

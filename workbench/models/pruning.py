@@ -42,7 +42,8 @@ def structured_prune(
     Importance and per-axis sparsity follow MiniMA's code (Zhang et al. 2025, "Towards the Law of Capacity
     Gap in Distilling Language Models"). Differences: the paper ranks heads and neurons over all layers
     together, which gives layers of different sizes; a transformers Llama has one size for all, so every
-    layer keeps its own top heads and neurons. A target with fewer layers drops the blocks of least importance (the paper prunes width only).
+    layer keeps its own top heads and neurons. A target with fewer layers drops the blocks of least
+    importance (the paper prunes width only).
 
     Args:
         target: a :class:`ModelSize` (head width as in ``model``), or a sparsity in percent from 0 to below 100.

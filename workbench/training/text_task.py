@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from workbench.datasets.corpus import Corpus
 
-TEXT_CODE = ("datasets/corpus.py", "datasets/vocabulary.py", "training/text_task.py")
+TEXT_CODE = ("datasets/corpus.py", "datasets/documents.py", "datasets/vocabulary.py", "training/text_task.py")
 
 
 @dataclass(frozen=True)
