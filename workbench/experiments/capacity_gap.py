@@ -61,7 +61,7 @@ class Config(Profiled):
         "skew_kl",
         "taid",
         "minima",
-    )  # losses; cross_entropy = without a teacher, minima = half of it and half forward KL (the paper's)
+    )  # losses; cross_entropy has no teacher, minima is half of it and half forward KL
     inits: tuple[str, ...] = ("random",)  # how a student starts: random, pruned from its teacher (the paper's), given
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # a student each, the spread is the error bar
     teacher_steps: int = 600  # optimiser steps of a teacher

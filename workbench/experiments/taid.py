@@ -62,7 +62,7 @@ class Config(Profiled):
         "taid",
         "taid_linear",
         "minima",
-    )  # losses; taid_linear = without the adaptive part, minima = half cross-entropy, half forward KL
+    )  # losses; taid_linear has no adaptive part, minima is half cross-entropy and half forward KL
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # a student each, the spread is the error bar
     teacher_steps: int = 600  # optimiser steps of a teacher
     student_steps: int = 300  # optimiser steps of a student (paper: about 16,000)
