@@ -54,6 +54,14 @@ def test_an_interval_that_reaches_the_end_of_the_sizes_is_open_there():
     assert set(optima["kind"]) == {"edge of range"}
 
 
+def test_students_without_an_optimum_make_no_line():
+    config = experiment.Config.of("quick")
+    optima = experiment.locate_optima(config, made_up([("a", 5e3, 0.1), ("b", 1e4, 2.5)]))
+    law = experiment.fit_law(config, optima).set_index("objective")
+    assert law.loc["minima", ["students", "interior"]].tolist() == [2, 1]
+    assert np.isnan(law.loc["minima", "slope"])
+
+
 def test_sizes_can_be_counted_without_embeddings_and_nothing_else(grid, config):
     optima = experiment.locate_optima(config, grid, size="teacher_parameters_without_embeddings")
     assert optima["student_size"].max() < experiment.locate_optima(config, grid)["student_size"].min()

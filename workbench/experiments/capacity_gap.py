@@ -37,6 +37,7 @@ from workbench.training.objective import named_objectives
 
 PRETRAINED_LR, PRETRAINED_WARMUP, PRETRAINED_DECAY = 3e-4, 0.01, 0.1  # MiniMA's training script, cosine
 T_START = 0.2  # where TAID's target starts
+PAPERS_OBJECTIVE = "minima"  # the law was found with it
 LAW_RATIO = 2.5  # the paper's rounded answer
 MEASURES = ("nats", "accuracy", "kl_to_teacher", "reverse_kl_to_teacher")
 
@@ -200,18 +201,23 @@ def locate_optima(config: Config, grid: DistilGrid, *, size: str = "teacher_para
 def fit_law(config: Config, optima: pd.DataFrame) -> pd.DataFrame:
     """A line through best teacher size against student size per start and objective, where there are two students.
 
+    Only ``interior`` optima count; with fewer than two of them there is no line and its numbers are NaN.
+
     Returns:
         The columns ``init``, ``objective``, ``slope``, ``low``, ``high`` (t interval, NaN for two
-        students), ``intercept``, ``r_squared``, ``students`` and ``interior``, how many of these
-        optima may be called one. Empty where there is one student.
+        optima), ``intercept``, ``r_squared``, ``students`` and ``interior``, how many of them have an
+        optimum. Empty where there is one student.
     """
     fits = []
     for (init, objective), points in optima.groupby(["init", "objective"], sort=False):
-        if len(points) > 1:  # one row per student
-            law = CapacityGapLaw.fit(points[["student_size", "estimate"]].to_numpy(), unit="")
-            slope = law.slope_interval
-            fits.append((init, objective, law.slope, slope.low, slope.high, law.intercept, law.r_squared,
-                         len(points), int((points["kind"] == "interior").sum())))  # fmt: skip
+        if len(points) < 2:  # one row per student
+            continue
+        inside = points[points["kind"] == "interior"]
+        line = [float("nan")] * 5
+        if len(inside) > 1:
+            law = CapacityGapLaw.fit(inside[["student_size", "estimate"]].to_numpy(), unit="")
+            line = [law.slope, law.slope_interval.low, law.slope_interval.high, law.intercept, law.r_squared]
+        fits.append((init, objective, *line, len(points), len(inside)))
     columns = ["init", "objective", "slope", "low", "high", "intercept", "r_squared", "students", "interior"]
     return pd.DataFrame(fits, columns=columns)
 
@@ -280,9 +286,9 @@ def _place(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _ratio_claims(optima: pd.DataFrame) -> list[Claim]:
     slope = published.load("capacity_gap", "law_fit").set_index("quantity").loc["rounded_ratio"]
-    shown = optima[optima["objective"].isin(["minima", "reverse_kl"])]
+    shown = optima[optima["objective"] == PAPERS_OBJECTIVE]
     return [
-        Claim(f"The best teacher of student {row.student} ({row.objective}, {row.init} start) is 2 to 3 times its size",
+        Claim(f"The best teacher of student {row.student} ({row.init} start) is 2 to 3 times its size",
               Effect(row.ratio, row.low / row.student_size, row.high / row.student_size, row.n), above=2.0, below=3.0,
               source="the law", published=float(slope["value"]), published_status=slope["status"])
         for row in shown.itertuples()
@@ -292,15 +298,15 @@ def _ratio_claims(optima: pd.DataFrame) -> list[Claim]:
 def _law_claims(law: pd.DataFrame) -> list[Claim]:
     line = published.load("capacity_gap", "law_fit").set_index("quantity").loc["slope"]
     return [
-        Claim(f"The best teacher's size grows as 2 to 3 times the student's ({row.objective}, {row.init} start: slope)",
-              Effect(row.slope, row.low, row.high, row.students), above=2.0, below=3.0, source="the law",
+        Claim(f"The best teacher's size grows as 2 to 3 times the student's ({row.init} start: slope)",
+              Effect(row.slope, row.low, row.high, row.interior), above=2.0, below=3.0, source="the law",
               published=float(line["value"]), published_status=line["status"])
-        for row in law[law["objective"].isin(["minima", "reverse_kl"])].itertuples()
+        for row in law[law["objective"] == PAPERS_OBJECTIVE].itertuples()
     ]  # fmt: skip
 
 
 def _start_claims(rows: pd.DataFrame) -> list[Claim]:
-    shared = rows[(rows["objective"] == "minima") & (rows["teacher"] != "none")]
+    shared = rows[(rows["objective"] == PAPERS_OBJECTIVE) & (rows["teacher"] != "none")]
     others = {"random": "from random weights", "given": "as it was published"}
     return [
         Claim(f"A student pruned from its teacher ends better than one that starts {words} (minima)",
