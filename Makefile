@@ -6,9 +6,11 @@
 #   make test                      every test
 #   make lab                       JupyterLab on notebooks/index.ipynb
 #   make clean                     remove .venv and build leftovers (data/ stays: `python -m workbench cache --clear`)
+#   make reproduce TORCH_INDEX=URL where torch itself comes from (README: which torch)
 
 PROFILE ?= quick
 ONLY    ?= all
+TORCH_INDEX ?=
 PYTHON  ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 VENV    := .venv
 STAMP   := $(VENV)/.installed
@@ -43,6 +45,7 @@ $(STAMP): constraints.txt pyproject.toml
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@echo "== Installing the tested set of constraints.txt"
+	@if [ -n "$(TORCH_INDEX)" ]; then $(RUN) -m pip install --quiet --constraint constraints.txt --index-url "$(TORCH_INDEX)" torch; fi
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
 	@echo "== $(VENV) is ready"
