@@ -78,12 +78,21 @@ def test_noise_without_a_valley_is_seldom_called_an_optimum():
 
 def test_a_plateau_beyond_the_smallest_size_is_no_optimum():
     rng = np.random.default_rng(0)
-    kinds = []
+    curves = []
     for _ in range(40):
         table = valley(2e4)
         level = np.where(table["teacher_parameters"] == 1e3, 2.1, 2.0)
-        kinds.append(fit_u_curve(table.assign(nats=level + 0.01 * rng.normal(size=30)), resamples=300).kind)
+        curves.append(fit_u_curve(table.assign(nats=level + 0.01 * rng.normal(size=30)), resamples=300))
+    kinds = [curve.kind for curve in curves]
     assert kinds.count("interior") <= 4
+    # What is known of it: more than the smallest size, and mostly no bound above.
+    assert all(curve.bracket[0] >= 1e3 for curve in curves)
+    assert sum(np.isinf(curve.bracket[1]) for curve in curves) >= 20
+
+
+def test_the_bracket_holds_the_bottom_of_a_clear_valley():
+    low, high = fit_u_curve(valley(1.6e4, noise=1e-3)).bracket
+    assert (low, high) == (4e3, 6.4e4)
 
 
 def test_unsorted_sizes_and_broken_cells_do_not_move_the_optimum():

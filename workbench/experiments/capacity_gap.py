@@ -171,8 +171,9 @@ def locate_optima(config: Config, grid: DistilGrid, *, size: str = "teacher_para
     Returns:
         The columns ``student``, ``student_size``, ``init``, ``objective``, ``best_tried``, ``estimate``,
         ``low``, ``high`` (teacher sizes; bootstrap over seeds), ``ratio`` and ``kind``: ``interior``,
-        ``edge of range`` or ``undecided``. Where the interval reaches an end of the sizes tried, that
-        side is open (0 or infinity): beyond it nothing is known.
+        ``edge of range`` or ``undecided``. An interior one is the vertex of the parabola with its
+        bootstrap interval; any other is the best size tried, and its interval goes from the nearest
+        worse size below it (0 if none is) to the nearest above (infinity if none is).
 
     Raises:
         UnknownName: another ``size``.
@@ -189,10 +190,12 @@ def locate_optima(config: Config, grid: DistilGrid, *, size: str = "teacher_para
             continue
         curve = fit_u_curve(rows, size=size, value="nats")
         best = curve.optimum
-        low = 0.0 if best.low <= rows[size].min() else best.low
-        high = np.inf if best.high >= rows[size].max() else best.high
-        optima.append((student, parameters, init, objective, curve.best_tried, best.estimate, low, high,
-                       best.estimate / parameters, curve.kind, best.n))  # fmt: skip
+        # Where the parabola's vertex is no optimum, the best size tried and those that are worse are all that is known.
+        inside = curve.kind == "interior"
+        estimate = best.estimate if inside else curve.best_tried
+        low, high = (best.low, best.high) if inside else curve.bracket
+        optima.append((student, parameters, init, objective, curve.best_tried, estimate, low, high,
+                       estimate / parameters, curve.kind, best.n))  # fmt: skip
     columns = ["student", "student_size", "init", "objective", "best_tried", "estimate", "low", "high", "ratio",
                "kind", "n"]  # fmt: skip
     return pd.DataFrame(optima, columns=columns).assign(smallest=sizes.min(), largest=sizes.max())

@@ -102,6 +102,7 @@ class UCurve:
     optimum: Effect  # vertex of the parabola in log size, held inside the range tried; bootstrap over seeds
     curvature: float  # of that parabola; not above 0 means no valley at all
     kind: str
+    bracket: tuple[float, float]  # the nearest sizes below and above the best tried that are worse; 0, infinity: none
 
 
 def fit_u_curve(
@@ -139,9 +140,13 @@ def fit_u_curve(
         _, vertices = _vertices(sizes, losses[draws].mean(1))
         low, high = np.quantile(vertices, [(1 - level) / 2, (1 + level) / 2])
     optimum = Effect(float(estimate[0]), float(low), float(high), len(losses))
-    return UCurve(
-        float(sizes[losses.mean(0).argmin()]), optimum, float(curvature[0]), _kind(optimum, sizes, losses, level)
-    )
+    place = int(losses.mean(0).argmin())
+    # Chosen as the best and then compared: the others look a little worse than they are.
+    worse = [t_interval(losses[:, one] - losses[:, place], level=level).low > 0 for one in range(sizes.size)]
+    below = max((sizes[one] for one in range(place) if worse[one]), default=0.0)
+    above = min((sizes[one] for one in range(place + 1, sizes.size) if worse[one]), default=np.inf)
+    kind = _kind(optimum, sizes, rises=worse[0] and worse[-1])
+    return UCurve(float(sizes[place]), optimum, float(curvature[0]), kind, (float(below), float(above)))
 
 
 def _vertices(sizes: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,10 +163,7 @@ def _vertices(sizes: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.nda
     return square, np.where(held == logs[-1], sizes[-1], np.where(held == logs[0], sizes[0], np.exp(held)))
 
 
-def _kind(optimum: Effect, sizes: np.ndarray, losses: np.ndarray, level: float) -> str:
-    """``losses`` is ``[seeds, sizes]``."""
+def _kind(optimum: Effect, sizes: np.ndarray, *, rises: bool) -> str:
     if optimum.estimate in (sizes[0], sizes[-1]):
         return "edge of range"
-    best = losses[:, losses.mean(0).argmin()]
-    rises = all(t_interval(losses[:, end] - best, level=level).low > 0 for end in (0, -1))
     return "interior" if rises and sizes[0] < optimum.low and optimum.high < sizes[-1] else "undecided"
