@@ -8,7 +8,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-DEFAULT_INDEX = "https://pypi.org/simple"
+from pypi_simple import PYPI_SIMPLE_ENDPOINT
+
+DEFAULT_INDEX = PYPI_SIMPLE_ENDPOINT.rstrip("/")  # what pip takes when nothing is set
 
 
 @dataclass(frozen=True)
