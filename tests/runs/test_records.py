@@ -64,12 +64,18 @@ def test_tests_sizes_failures_and_runs_with_own_parameters_are_not_recorded(samp
     assert write_records(tmp_path, of_runs=[run], of_papers=sample.papers) == []
 
 
-def test_the_table_has_a_row_a_claim_and_names_paper_and_notebook_once(record):
-    lines = readme_table([record]).splitlines()
-    assert len(lines) == 2 + len(record["claims"])
-    assert sum("(notebooks/few_digits.ipynb)" in line for line in lines) == 1
-    assert "✓ supported" in lines[2]
-    assert len({line.count("|") for line in lines}) == 1
+def test_a_paper_is_a_row_with_its_verdicts_counted_and_its_claims_stand_folded_below(record):
+    overview, folded = readme_table([record]).split("<details>")
+    lines = overview.strip().splitlines()
+    assert len(lines) == 3
+    assert "(notebooks/few_digits.ipynb)" in lines[2]
+    supported = sum(claim["verdict"] == "supported" for claim in record["claims"])
+    assert f"{supported} ✓ supported" in lines[2]
+    claims = [line for line in folded.splitlines() if line.startswith("|")]
+    assert len(claims) == 2 + len(record["claims"])
+    assert "✓ supported" in claims[2]
+    for rows in (lines, claims):
+        assert len({line.count("|") for line in rows}) == 1
 
 
 def test_a_bar_or_a_smaller_than_sign_cannot_break_the_table(record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from workbench import __version__
 from workbench.files import PROJECT, write_json, write_text
 from workbench.runs.gallery.choice import Shown, choose, own_parameters, rank
 from workbench.runs.gallery.interval import estimate_words
-from workbench.runs.gallery.words import SIGNS, duration_words
+from workbench.runs.gallery.words import SIGNS, count_verdicts, duration_words
 from workbench.runs.papers import Paper, papers
 from workbench.runs.store import FINISHED, Run, runs
 
@@ -106,26 +106,32 @@ def load_records(folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 
 def readme_table(records: Sequence[dict[str, Any]]) -> str:
-    """The Markdown table paper -> notebook -> claim -> verdict; paper and notebook stand in a paper's first row."""
+    """Markdown: a row per paper with its verdicts counted, then every claim with its number, folded paper by paper."""
     if not records:
         return NO_RECORDS
-    lines = ["| Paper | Notebook | Claim | Verdict | Estimate, 95% interval |", "|---|---|---|---|---|"]
+    lines = [_row(("Paper", "Notebook", "What it says", "Verdicts")), "|---|---|---|---|"]
     for record in records:
         stem = record["stem"]
-        facts = ", ".join(
-            part
-            for part in (record["profile"], duration_words(record["duration"]) if record["duration"] else "")
-            if part
-        )
-        first = [f"**{_cell(record['title'])}**", f"[`{stem}`](notebooks/{stem}.ipynb) ({facts})"]
-        if not record["claims"]:
-            lines.append(_row([*first, _cell(record["claim"]), "no claims checked", ""]))
-        for place, claim in enumerate(record["claims"]):
-            head = first if place == 0 else ["", ""]
-            verdict = f"{SIGNS[claim['verdict']]} {claim['verdict']}"
-            estimate = f"{estimate_words(claim)} (holds if {claim['threshold']})"
-            lines.append(_row([*head, _cell(claim["statement"]), verdict, _cell(estimate)]))
-    return "\n".join(lines)
+        told = (record["profile"], duration_words(record["duration"]) if record["duration"] else "")
+        notebook = f"[`{stem}`](notebooks/{stem}.ipynb) ({', '.join(part for part in told if part)})"
+        counted = count_verdicts(record["claims"])
+        verdicts = ", ".join(f"{count} {SIGNS[verdict]} {verdict}" for verdict, count in counted.items())
+        title, claim = _cell(record["title"]), _cell(record["claim"])
+        lines.append(_row((f"**{title}**", notebook, claim, verdicts or "no claims checked")))
+    return "\n".join([*lines, "", *("\n".join(_folded(record)) for record in records if record["claims"])])
+
+
+def _folded(record: dict[str, Any]) -> Iterator[str]:
+    """The claims of one paper as a table that opens at a click."""
+    yield f"<details><summary>Claims of <code>{record['stem']}</code>: {_cell(record['title'])}</summary>"
+    yield ""
+    yield _row(("Claim", "Verdict", "Estimate, 95% interval", "Holds if"))
+    yield "|---|---|---|---|"
+    for claim in record["claims"]:
+        verdict = f"{SIGNS[claim['verdict']]} {claim['verdict']}"
+        yield _row((_cell(claim["statement"]), verdict, _cell(estimate_words(claim)), _cell(claim["threshold"])))
+    yield ""
+    yield "</details>"
 
 
 def _row(cells: Sequence[str]) -> str:
