@@ -12,7 +12,10 @@ EVERY = {
     "symmetric_kl": {"weight": 0.3},
     "generalized_jsd": {"beta": 0.3},
     "skew_kl": {"alpha": 0.1},
+    "adaptive_kl": {"mu": 0.5},
     "total_variation": {},
+    "logit_mse": {},
+    "dist": {"beta": 1.0, "gamma": 0.5},
     "taid": {"t": 0.4},
 }
 VARIANTS = [
@@ -21,7 +24,17 @@ VARIANTS = [
     ("generalized_jsd", {"beta": 0.5}),
     ("skew_kl", {"alpha": 0.0}),
     ("taid", {"t": 1.0}),
+    ("adaptive_kl", {"mu": 0.0}),
+    ("adaptive_kl", {"mu": 1.0}),
 ]
+
+
+def every_loss_but(*names: str) -> pytest.MarkDecorator:
+    """As :data:`every_loss`, without those for which the belief does not hold."""
+    kept = [one for one in VARIANTS if one[0] not in names]
+    return pytest.mark.parametrize(("name", "options"), kept, ids=lambda value: str(value).strip("{}"))
+
+
 every_loss = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda value: str(value).strip("{}"))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.losses.cases import VARIANTS, logits
-from workbench.losses import generalized_jsd, loss_by_name, skew_kl, total_variation
+from workbench.losses import generalized_jsd, logit_mse, loss_by_name, skew_kl, total_variation
 
 some_loss = st.sampled_from(VARIANTS).map(lambda one: loss_by_name(one[0], **one[1]))
 some_shape = st.lists(st.integers(1, 4), min_size=0, max_size=3).map(tuple)
@@ -59,6 +59,7 @@ def test_the_order_of_words_and_of_positions_is_nothing(loss, vocab, scale, seed
 @unhurried
 @given(some_loss, st.integers(1, 12), some_scale, seeds)
 def test_the_gradient_of_a_position_sums_to_nothing(loss, vocab, scale, seed):
+    assume(loss.func is not logit_mse)  # which minds a constant added to the logits
     student = logits(4, vocab, seed=seed, scale=scale).requires_grad_()
     value = loss(student, logits(4, vocab, seed=seed + 1, scale=scale))
     value.backward()

@@ -83,13 +83,21 @@ def test_the_target_of_taid_walks_from_the_student_to_the_teacher():
 
 
 @pytest.mark.parametrize(
-    ("loss", "slider"), [("Jensen-Shannon", "beta"), ("skew KL", "alpha"), ("skew reverse KL", "alpha"), ("TAID", "t")]
+    ("loss", "slider"),
+    [
+        ("Jensen-Shannon", "beta"),
+        ("skew KL", "alpha"),
+        ("skew reverse KL", "alpha"),
+        ("TAID", "t"),
+        ("adaptive KL", "mu"),
+        ("symmetric KL", "weight"),
+    ],
 )
 def test_a_slider_moves_the_loss_that_listens_to_it_and_is_greyed_for_others(loss, slider):
     explorer = LossExplorer(losses=[loss])
     before = value(explorer, loss)
     assert not getattr(explorer, slider).disabled
-    getattr(explorer, slider).value = 0.77
+    getattr(explorer, slider).value = 0.9
     assert value(explorer, loss) != before
     explorer.losses.value = ("forward KL",)
     assert getattr(explorer, slider).disabled
@@ -114,6 +122,14 @@ def test_another_context_brings_its_own_tokens_and_sliders():
 def test_every_loss_of_the_package_can_be_chosen():
     assert {choice.name for choice in CHOICES.values()} == set(LOSSES)
     assert len(LossExplorer(losses=list(CHOICES)).values) == len(CHOICES)
+
+
+def test_what_is_not_counted_in_nats_is_not_called_so():
+    explorer = LossExplorer(COIN, losses=["logit error"])
+    assert value(explorer, "logit error") == pytest.approx(0.25)  # centred, each logit is off by a half
+    assert "nats" not in explorer.table.value
+    explorer.losses.value = ("adaptive KL",)
+    assert "nats" in explorer.table.value
 
 
 def test_a_button_that_moves_every_slider_draws_once():

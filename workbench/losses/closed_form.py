@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from workbench.errors import check_mask, check_positive, check_same_shape
-from workbench.losses.reduction import token_weights
+from workbench.losses.reduction import token_weights, uniform_weight
 
-Kernel = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
+Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 
 CPU_PIECE = 2**17  # numbers in a piece: half a MiB of float32, a few of which fit a core's cache
 GPU_PIECE = 2**26  # 256 MiB; launches cost more than memory there
@@ -32,41 +32,104 @@ def closed_form_loss(
     scale_by_t2: bool,
     reduction: str,
     num_items: float | Tensor | None,
+    factor: float = 1.0,
 ) -> Tensor:
-    """The reduced loss whose value and gradient per row ``kernel`` gives; arguments as in every loss here."""
-    check_logits(student_logits=student_logits, teacher_logits=teacher_logits)
+    """``factor`` times the reduced loss whose value and gradient per row ``kernel`` gives; other arguments as ever."""
+    if not _alike(student_logits, teacher_logits):
+        check_logits(student_logits=student_logits, teacher_logits=teacher_logits)
+    return row_loss(
+        kernel, student_logits, teacher_logits, mask,
+        temperature=temperature, scale_by_t2=scale_by_t2, reduction=reduction, num_items=num_items, factor=factor,
+    )  # fmt: skip
+
+
+def row_loss(
+    kernel: Kernel,
+    student_logits: Tensor,
+    teacher_rows: Tensor,
+    mask: Tensor | None,
+    *,
+    temperature: float,
+    scale_by_t2: bool,
+    reduction: str,
+    num_items: float | Tensor | None,
+    factor: float = 1.0,
+    extra: Tensor | None = None,
+    teacher_name: str = "teacher_logits",
+) -> Tensor:
+    """:func:`closed_form_loss` where a teacher's row may have another length, ``[..., any]``.
+
+    Of ``extra`` ``[..., any]`` the kernel is given the same rows, undivided by the temperature, as its
+    fourth argument. The caller has checked the shapes; ``teacher_name`` is what an error calls the teacher.
+    """
     check_positive(temperature=temperature)
     positions = student_logits.shape[:-1]
-    check_mask(mask, positions)
-    weights = token_weights(
-        positions,
-        mask,
-        reduction=reduction,
-        num_items=num_items,
-        dtype=wide_dtype(student_logits, teacher_logits),
-        device=student_logits.device,
+    dtype = wide_dtype(student_logits, teacher_rows)
+    if mask is None:
+        weights = uniform_weight(positions, reduction=reduction, num_items=num_items)
+    else:
+        check_mask(mask, positions)
+        weights = token_weights(
+            positions, mask, reduction=reduction, num_items=num_items, dtype=dtype, device=student_logits.device
+        )
+        if not positions:  # a weight with an axis may be 0, one without counts everything
+            weights = weights.reshape(1)
+    if scale_by_t2:
+        factor *= temperature**2
+    if factor != 1:
+        weights = weights * factor
+    wants_gradient = student_logits.requires_grad and torch.is_grad_enabled()
+    job = Job(kernel, temperature, dtype, wants_gradient, teacher_name)
+    if teacher_rows.requires_grad:
+        teacher_rows = teacher_rows.detach()
+    try:
+        return ClosedForm.apply(student_logits, teacher_rows, extra, weights, job, reduction != "none")
+    except RuntimeError as refusal:  # the only public way to learn that torch.func is at work
+        if "setup_context" not in str(refusal):
+            raise
+    if mask is None:
+        weights = torch.full((), weights, dtype=dtype, device=student_logits.device)
+    weighted, _ = Transformable.apply(student_logits, teacher_rows, extra, weights, job)
+    return weighted if reduction == "none" else weighted.sum()
+
+
+class Job(NamedTuple):
+    """What is done with the rows, apart from the rows."""
+
+    kernel: Kernel
+    temperature: float
+    dtype: torch.dtype
+    wants_gradient: bool
+    teacher_name: str
+
+
+def _alike(student: Tensor, teacher: Tensor) -> bool:
+    """Whether :func:`check_logits` has nothing to say, at a tenth of its cost."""
+    return (
+        isinstance(student, Tensor)
+        and isinstance(teacher, Tensor)
+        and student.is_floating_point()
+        and teacher.is_floating_point()
+        and student.shape == teacher.shape
+        and student.dim() > 0
+        and student.shape[-1] > 0
     )
-    if mask is not None and not positions:  # a weight with an axis may be 0, one without counts everything
-        weights = weights.reshape(1)
-    if scale_by_t2 and temperature != 1:
-        weights = weights * temperature**2
-    wants_gradient = torch.is_grad_enabled() and student_logits.requires_grad
-    inputs = (student_logits, teacher_logits.detach(), weights, kernel, temperature, wants_gradient)
-    if torch._C._are_functorch_transforms_active():  # no public name; to be transformable costs a small loss twice
-        weighted, _ = Transformable.apply(*inputs)
-        return weighted if reduction == "none" else weighted.sum()
-    return ClosedForm.apply(*inputs, reduction != "none")
 
 
 def check_logits(**logits: Tensor) -> None:
     """Raise unless all named logits are floating tensors of one shape ``[..., vocab]``."""
+    check_floating(**logits)
+    check_same_shape(**logits)
+
+
+def check_floating(**logits: Tensor) -> None:
+    """Raise unless all named logits are floating tensors ``[..., vocab]`` of at least one word."""
     for name, tensor in logits.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise TypeError(f"{name} must be a tensor of floating-point logits [..., vocab]; got {kind}.")
         if tensor.dim() == 0 or tensor.shape[-1] == 0:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected [..., vocab] with at least one word.")
-    check_same_shape(**logits)
 
 
 def wide_dtype(*tensors: Tensor) -> torch.dtype:
@@ -81,21 +144,31 @@ class ClosedForm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, student, teacher, weights, kernel, temperature, wants_gradient, summed):
+    def forward(ctx, student, teacher, extra, weights, job, summed):
         # Autocast narrows matrix products only, and the kernels have none.
-        values, gradient = _stream(student, teacher, weights, kernel, temperature, wants_gradient)
-        ctx.save_for_backward(gradient)
-        ctx.student_dtype = student.dtype
+        values, gradient, factor = _stream(student, teacher, extra, weights, job)
         total = values.sum()
-        _refuse_nan(total, values, student, teacher)
-        return total if summed else values
+        if not math.isfinite(total) and factor is not None:  # a piece that was computed carelessly
+            values, gradient, factor = _stream(student, teacher, extra, weights, job, careful=True)
+            total = values.sum()
+        if math.isnan(total):
+            refuse_nan(values, student, teacher, job.teacher_name)
+        ctx.save_for_backward(gradient)
+        ctx.student_dtype, ctx.factor = student.dtype, factor
+        outcome = total if summed else values
+        return outcome if factor is None else outcome.mul_(factor)
 
     @staticmethod
     def backward(ctx, outer):
         (gradient,) = ctx.saved_tensors
         if torch.is_grad_enabled():
             gradient = NotTwice.apply(gradient.detach().requires_grad_())
-        return _chain(gradient, outer).to(ctx.student_dtype), *[None] * 6
+        if ctx.factor is not None:
+            outer = outer * ctx.factor
+        gradient = _chain(gradient, outer)
+        if gradient.dtype != ctx.student_dtype:
+            gradient = gradient.to(ctx.student_dtype)
+        return gradient, None, None, None, None, None
 
 
 class NotTwice(torch.autograd.Function):
@@ -122,9 +195,10 @@ class Transformable(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(student, teacher, weights, kernel, temperature, wants_gradient):
-        values, gradient = _stream(student, teacher, weights, kernel, temperature, wants_gradient)
-        _refuse_nan(values.sum(), values, student, teacher)
+    def forward(student, teacher, extra, weights, job):
+        values, gradient, _ = _stream(student, teacher, extra, weights, job)
+        if math.isnan(values.sum()):
+            refuse_nan(values, student, teacher, job.teacher_name)
         return values, gradient
 
     @staticmethod
@@ -138,20 +212,22 @@ class Transformable(torch.autograd.Function):
         if second is not None:
             refuse_second_derivative()
         if outer is None:
-            return (None,) * 6
-        return _chain(ctx.saved_tensors[0], outer).to(ctx.student_dtype), *[None] * 5
+            return (None,) * 5
+        return _chain(ctx.saved_tensors[0], outer).to(ctx.student_dtype), None, None, None, None
 
     @staticmethod
-    def vmap(info, in_dims, student, teacher, weights, kernel, temperature, wants_gradient):
-        def lead(tensor: Tensor, dim: int | None) -> Tensor:
+    def vmap(info, in_dims, student, teacher, extra, weights, job):
+        def lead(tensor: Tensor | None, dim: int | None) -> Tensor | None:
+            if tensor is None:
+                return None
             return tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
-        student, teacher, weights = map(lead, (student, teacher, weights), in_dims[:3])
+        student, teacher, extra, weights = map(lead, (student, teacher, extra, weights), in_dims[:4])
         if student.dim() == 2:
             weights = weights.reshape(-1)
         elif weights.dim() == 1:  # one weight per example of the batch, for all its positions
             weights = weights.reshape(-1, *[1] * (student.dim() - 2))
-        return Transformable.apply(student, teacher, weights, kernel, temperature, wants_gradient), (0, 0)
+        return Transformable.apply(student, teacher, extra, weights, job), (0, 0)
 
 
 def _chain(gradient: Tensor, outer: Tensor) -> Tensor:
@@ -162,55 +238,92 @@ def _chain(gradient: Tensor, outer: Tensor) -> Tensor:
 
 
 def _stream(
-    student: Tensor, teacher: Tensor, weights: Tensor, kernel: Kernel, temperature: float, wants_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """Weighted values ``[...]`` and, if wanted, their gradient ``[..., vocab]`` (else empty)."""
+    student: Tensor,
+    teacher: Tensor,
+    extra: Tensor | None,
+    weights: Tensor | float,
+    job: Job,
+    *,
+    careful: bool = False,
+) -> tuple[Tensor, Tensor, float | None]:
+    """Values ``[...]``, if wanted their gradient ``[..., vocab]`` (else empty), and what both must yet be times.
+
+    With such a factor they may be infinite or NaN for want of care, and are worth a second, ``careful`` try.
+    """
     *positions, vocab = student.shape
-    count, dtype = math.prod(positions), weights.dtype
-    step = max(1, (CPU_PIECE if student.device.type == "cpu" else GPU_PIECE) // vocab)
-    # float16 would lose the small gradients of a long mean before a gradient scaler could save them.
-    kept_dtype = dtype if student.dtype == torch.float16 else student.dtype
-    if not weights.dim() and count <= step:  # one piece of which all counts: nothing to gather or to scatter
-        student_rows, teacher_rows = (_soften(x.reshape(count, vocab), dtype, temperature) for x in (student, teacher))
-        value, slope = kernel(student_rows, teacher_rows, wants_gradient)
-        values = value.mul_(weights).reshape(positions)
-        if slope is None:
-            return values, student.new_empty(0)
-        slope.mul_(weights if temperature == 1 else weights / temperature)
-        return values, slope.to(kept_dtype).reshape(student.shape)
+    count, step = math.prod(positions), _rows_of_a_piece(student)
+    everything = isinstance(weights, float)
+    if everything and count <= step:
+        return _one_piece(student, teacher, extra, weights, job, careful)
     counted = None  # every position
-    if weights.dim():
+    if everything:
+        weights = torch.full((count,), weights, dtype=job.dtype, device=student.device)
+    else:
         weights = weights.expand(positions or (1,)).reshape(count)
         counted = weights.nonzero().squeeze(-1)
         if counted.numel() == count:
             counted = None
-    else:
-        weights = weights.expand(count)
     values = weights.new_zeros(count)
     make = student.new_empty if counted is None else student.new_zeros
-    gradient = make((count, vocab) if wants_gradient else (0,), dtype=kept_dtype)
+    gradient = make((count, vocab) if job.wants_gradient else (0,), dtype=_kept_dtype(student, job))
     read_student, read_teacher = (_reader(logits, counted) for logits in (student, teacher))
+    read_extra = None if extra is None else _reader(extra, counted)
     total = count if counted is None else counted.numel()
     for start in range(0, total, step):
         piece = slice(start, min(start + step, total))
         rows = piece if counted is None else counted[piece]
-        student_rows, teacher_rows = (_soften(read(piece), dtype, temperature) for read in (read_student, read_teacher))
-        value, slope = kernel(student_rows, teacher_rows, wants_gradient)
+        value, slope = job.kernel(
+            *(_soften(read(piece), job) for read in (read_student, read_teacher)),
+            job.wants_gradient,
+            *(() if read_extra is None else (read_extra(piece),)),
+        )
         weight = weights[rows]
         values[rows] = value.mul_(weight)
         if slope is None:
             continue
-        factor = (weight if temperature == 1 else weight / temperature).unsqueeze(-1)
+        factor = (weight if job.temperature == 1 else weight / job.temperature).unsqueeze(-1)
         if counted is None:
             torch.mul(slope, factor, out=gradient[rows])
         else:
-            gradient.index_copy_(0, rows, slope.mul_(factor).to(kept_dtype))
-    return values.reshape(positions), gradient.reshape(student.shape) if wants_gradient else gradient
+            gradient.index_copy_(0, rows, slope.mul_(factor).to(gradient.dtype))
+    return values.reshape(positions), gradient.reshape(student.shape) if job.wants_gradient else gradient, None
 
 
-def _soften(logits: Tensor, dtype: torch.dtype, temperature: float) -> Tensor:
-    logits = logits.to(dtype)
-    return logits if temperature == 1 else logits / temperature
+def _one_piece(
+    student: Tensor, teacher: Tensor, extra: Tensor | None, weight: float, job: Job, careful: bool
+) -> tuple[Tensor, Tensor, float | None]:
+    """:func:`_stream` where all counts alike and fits: nothing to gather or to scatter, and few operations."""
+    rows = _soften(student, job), _soften(teacher, job)
+    if extra is None:
+        values, slope = job.kernel(*rows, job.wants_gradient, careful=careful)
+    else:
+        flat = [x.reshape(-1, x.shape[-1]) for x in (*rows, extra)]
+        values, slope = job.kernel(*flat[:2], job.wants_gradient, flat[2])
+        values = values.reshape(student.shape[:-1])
+        slope = slope if slope is None else slope.reshape(student.shape)
+    if slope is None:
+        return values, values.new_empty(0), weight
+    if job.temperature != 1:
+        slope.mul_(1 / job.temperature)
+    if slope.numel() > CPU_PIECE and (careful or math.isfinite(values.sum())):
+        # Multiplied now, in place, so that backward need not copy.
+        return values.mul_(weight), slope.mul_(weight).to(_kept_dtype(student, job)), None
+    return values, slope, weight
+
+
+def _rows_of_a_piece(student: Tensor) -> int:
+    return max(1, (CPU_PIECE if student.device.type == "cpu" else GPU_PIECE) // student.shape[-1])
+
+
+def _kept_dtype(student: Tensor, job: Job) -> torch.dtype:
+    # float16 would lose the small gradients of a long mean before a gradient scaler could save them.
+    return job.dtype if student.dtype == torch.float16 else student.dtype
+
+
+def _soften(logits: Tensor, job: Job) -> Tensor:
+    if logits.dtype != job.dtype:
+        logits = logits.to(job.dtype)
+    return logits if job.temperature == 1 else logits / job.temperature
 
 
 def _reader(logits: Tensor, counted: Tensor | None) -> Callable[[slice], Tensor]:
@@ -240,13 +353,11 @@ def _is_one(outer: Tensor) -> bool:
         return False
 
 
-def _refuse_nan(total: Tensor, values: Tensor, student: Tensor, teacher: Tensor) -> None:
-    """If the total is NaN, name the argument that made it so; good input pays one look at a number."""
-    if not math.isnan(total):
-        return
+def refuse_nan(values: Tensor, student: Tensor, teacher: Tensor, teacher_name: str = "teacher_logits") -> NoReturn:
+    """Name the argument that made a value NaN; good input has paid one look at the total."""
     where = values.isnan()
     first = tuple(where.nonzero()[0].tolist())
-    for name, tensor in (("student_logits", student), ("teacher_logits", teacher)):
+    for name, tensor in (("student_logits", student), (teacher_name, teacher)):
         rows = tensor[where]
         for found, what in (
             (rows.isnan().any(-1), "NaN"),
@@ -259,6 +370,6 @@ def _refuse_nan(total: Tensor, values: Tensor, student: Tensor, teacher: Tensor)
                     f"the first at {list(first)}): mask such positions, or find what made the model diverge."
                 )
     raise ValueError(
-        f"student_logits and teacher_logits give no number at position {list(first)} although each is a "
+        f"student_logits and {teacher_name} give no number at position {list(first)} although each is a "
         "distribution: they share no word, or the temperature is too small for their size."
     )

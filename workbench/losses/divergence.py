@@ -8,7 +8,7 @@ from torch import Tensor
 
 from workbench.errors import check_between
 from workbench.losses.closed_form import closed_form_loss
-from workbench.losses.kernels import half_distance, weighted_kl
+from workbench.losses.kernels import distance, weighted_kl
 
 
 def forward_kl(
@@ -137,6 +137,6 @@ def total_variation(
     """
     del scale_by_t2
     return closed_form_loss(
-        half_distance, student_logits, teacher_logits, mask,
-        temperature=temperature, scale_by_t2=False, reduction=reduction, num_items=num_items,
+        distance, student_logits, teacher_logits, mask,
+        temperature=temperature, scale_by_t2=False, reduction=reduction, num_items=num_items, factor=0.5,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from workbench.errors import check_between, check_choice
-from workbench.losses.closed_form import closed_form_loss
+from workbench.losses.closed_form import Kernel, closed_form_loss
 from workbench.losses.kernels import kl_to_blend, weighted_kl, weighted_mixture
 
 
@@ -33,15 +33,20 @@ def generalized_jsd(
     Raises:
         ValueError: ``beta`` not strictly between 0 and 1.
     """
+    return closed_form_loss(
+        jsd_kernel(beta), student_logits, teacher_logits, mask,
+        temperature=temperature, scale_by_t2=scale_by_t2, reduction=reduction, num_items=num_items,
+    )  # fmt: skip
+
+
+def jsd_kernel(beta: float = 0.5) -> Kernel:
+    """Value and gradient of :func:`generalized_jsd` on rows of logits; raises what it raises."""
     if not 0 < beta < 1:
         raise ValueError(
             f"beta={beta!r} must lie strictly between 0 and 1, where the divergence does not vanish: "
             "its rescaled limits are forward_kl (beta to 0) and reverse_kl (beta to 1), use those."
         )
-    return closed_form_loss(
-        partial(weighted_mixture, share=beta, forward=beta, reverse=1.0 - beta), student_logits, teacher_logits, mask,
-        temperature=temperature, scale_by_t2=scale_by_t2, reduction=reduction, num_items=num_items,
-    )  # fmt: skip
+    return partial(weighted_mixture, share=beta, forward=beta, reverse=1.0 - beta)
 
 
 def skew_kl(
@@ -66,17 +71,20 @@ def skew_kl(
         alpha: from 0 (the plain KL, infinite where that is) to 1 (always 0).
         direction: ``forward | reverse``.
     """
+    return closed_form_loss(
+        skew_kernel(alpha, direction), student_logits, teacher_logits, mask,
+        temperature=temperature, scale_by_t2=scale_by_t2, reduction=reduction, num_items=num_items,
+    )  # fmt: skip
+
+
+def skew_kernel(alpha: float = 0.1, direction: str = "forward") -> Kernel:
+    """Value and gradient of :func:`skew_kl` on rows of logits; raises what it raises."""
     check_between(0, 1, alpha=alpha)
     check_choice("direction", direction, ("forward", "reverse"))
     forward, reverse = float(direction == "forward"), float(direction == "reverse")
     if alpha == 0:
-        kernel = partial(weighted_kl, forward=forward, reverse=reverse)
-    elif alpha == 1:
-        kernel = partial(kl_to_blend, t=0.0)  # the first argument to itself: 0, exactly
-    else:
-        share = alpha if forward else 1.0 - alpha
-        kernel = partial(weighted_mixture, share=share, forward=forward, reverse=reverse)
-    return closed_form_loss(
-        kernel, student_logits, teacher_logits, mask,
-        temperature=temperature, scale_by_t2=scale_by_t2, reduction=reduction, num_items=num_items,
-    )  # fmt: skip
+        return partial(weighted_kl, forward=forward, reverse=reverse)
+    if alpha == 1:
+        return partial(kl_to_blend, t=0.0)  # the first argument to itself: 0, exactly
+    share = alpha if forward else 1.0 - alpha
+    return partial(weighted_mixture, share=share, forward=forward, reverse=reverse)

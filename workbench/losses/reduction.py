@@ -58,11 +58,12 @@ def token_weights(
     device: torch.device,
 ) -> Tensor:
     """What each position of ``shape`` is multiplied by before the sum: ``[...]``, or a scalar without a mask."""
+    if mask is None:
+        weight = uniform_weight(shape, reduction=reduction, num_items=num_items)
+        return torch.full((), weight, dtype=dtype, device=device)
     check_choice("reduction", reduction, REDUCTIONS)
     if num_items is not None:
         num_items = _divisor(num_items, reduction)
-    if mask is None:
-        return torch.full((), _weight_of_each(shape, reduction, num_items), dtype=dtype, device=device)
     weights = mask.to(dtype)
     if reduction == "token_mean":
         return weights / (weights.sum().clamp(min=1) if num_items is None else num_items)
@@ -73,7 +74,12 @@ def token_weights(
     return weights if num_items is None else weights / num_items
 
 
-def _weight_of_each(shape: torch.Size, reduction: str, num_items: float | None) -> float:
+def uniform_weight(shape: torch.Size, *, reduction: str, num_items: float | Tensor | None) -> float:
+    """:func:`token_weights` of ``shape`` where every position counts: one number."""
+    if reduction not in REDUCTIONS:
+        check_choice("reduction", reduction, REDUCTIONS)
+    if num_items is not None:
+        num_items = _divisor(num_items, reduction)
     if reduction in ("sum", "none"):
         return 1.0 if num_items is None else 1.0 / num_items
     if reduction == "sequence_mean" and num_items is not None:

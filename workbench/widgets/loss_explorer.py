@@ -29,6 +29,7 @@ class Choice(NamedTuple):
     name: str
     fixed: dict[str, str | float] = {}  # noqa: RUF012  a NamedTuple's default, never written to
     slider: str | None = None
+    unit: str = "nats"
 
 
 CHOICES = {
@@ -38,10 +39,14 @@ CHOICES = {
     "Jensen-Shannon": Choice("generalized_jsd", slider="beta"),
     "skew KL": Choice("skew_kl", {"direction": "forward"}, "alpha"),
     "skew reverse KL": Choice("skew_kl", {"direction": "reverse"}, "alpha"),
-    "total variation": Choice("total_variation"),
+    "total variation": Choice("total_variation", unit=""),
     "Jeffreys": Choice("jeffreys"),
-    "symmetric KL": Choice("symmetric_kl"),
+    "symmetric KL": Choice("symmetric_kl", slider="weight"),
+    "adaptive KL": Choice("adaptive_kl", slider="mu"),
+    "logit error": Choice("logit_mse", unit=""),
+    "DIST": Choice("dist", unit=""),  # of one position: the correlation over tokens alone
 }
+SLIDERS = ("beta", "alpha", "t", "mu", "weight")  # beside the temperature, which all losses listen to
 TEACHER, STUDENT = "teacher p", "student q"
 BLENDS = {  # what a loss holds the student against, where that is neither p nor q
     "TAID": "target of TAID",
@@ -55,8 +60,8 @@ class LossExplorer(LiveBox):
     """Drag the student's logits; see p, q, every chosen loss and its push on each token.
 
     Read the state back from ``context``, ``logits`` (a slider per token), ``losses``, ``beta``,
-    ``alpha``, ``t``, ``temperature``, and the numbers from ``values``: a row per chosen loss with
-    its value (nats) and the size of its gradient.
+    ``alpha``, ``t``, ``mu``, ``weight``, ``temperature``, and the numbers from ``values``: a row per chosen
+    loss with its value (nats, or no unit) and the size of its gradient.
 
     Args:
         contexts: a name and (tokens, teacher_logits, student_logits) each, as from
@@ -85,6 +90,8 @@ class LossExplorer(LiveBox):
         self.beta = _share("β, teacher's share", 0.5, low=0.01, high=0.99)
         self.alpha = _share("α, skew", 0.1)
         self.t = _share("t of TAID", 0.4)
+        self.mu = _share("μ, head of adaptive", 0.5)
+        self.weight = _share("w, reverse's share", 0.5)
         self.temperature = widgets.FloatSlider(
             1.0, min=0.25, max=8.0, step=0.25, description="Temperature", style=LABEL_STYLE
         )
@@ -98,10 +105,11 @@ class LossExplorer(LiveBox):
         self.context.observe(self._open, names="value")
         self.reset.on_click(lambda _: self._set(self._now().student_logits))
         self.copy.on_click(lambda _: self._set(self._now().teacher_logits))
-        for control in (self.losses, self.beta, self.alpha, self.t, self.temperature):
+        for control in (self.losses, self.temperature, *(getattr(self, name) for name in SLIDERS)):
             control.observe(self._redraw, names="value")
         self._open()
-        numbers = widgets.VBox([self.temperature, self.beta, self.alpha, self.t, widgets.HBox([self.reset, self.copy])])
+        sliders = [getattr(self, name) for name in SLIDERS]
+        numbers = widgets.VBox([self.temperature, *sliders, widgets.HBox([self.reset, self.copy])])
         controls = widgets.HBox([self.losses, numbers, self.table], layout=widgets.Layout(flex_flow="row wrap"))
         super().__init__([self.context, controls, self.figure, self.sliders])
 
@@ -135,7 +143,7 @@ class LossExplorer(LiveBox):
     def _redraw(self, _change: object = None) -> None:
         now, chosen = self._now(), self.losses.value
         listening = {CHOICES[name].slider for name in chosen}
-        for name in ("beta", "alpha", "t"):
+        for name in SLIDERS:
             getattr(self, name).disabled = name not in listening
         teacher = torch.tensor(now.teacher_logits, dtype=torch.float64)
         student = torch.tensor([slider.value for slider in self.logits], dtype=torch.float64)
@@ -223,9 +231,9 @@ def _empty_figure() -> go.Figure:
 
 def _as_html(values: pd.DataFrame) -> str:
     rows = "".join(
-        f"<tr><td>{row.loss}</td><td style='text-align:right'>{row.value:.4f}</td>"
+        f"<tr><td>{row.loss}</td><td style='text-align:right'>{row.value:.4f}</td><td>{CHOICES[row.loss].unit}</td>"
         f"<td style='text-align:right'>{row.gradient:.4f}</td></tr>"
         for row in values.itertuples()
     )
-    head = "<tr><th style='text-align:left'>loss</th><th>&nbsp;nats</th><th>&nbsp;|gradient|</th></tr>"
+    head = "<tr><th style='text-align:left'>loss</th><th>value</th><th></th><th>&nbsp;|gradient|</th></tr>"
     return f"<table style='margin-left:24px;font-size:15px;border-spacing:12px 2px'>{head}{rows}</table>"
