@@ -78,6 +78,14 @@ def test_a_pruned_student_comes_only_from_a_larger_teacher_of_its_kind(grid):
     pruned = grid.rows[grid.rows["init"] == "pruned"]
     assert set(pruned["teacher"]) == {"32x1", "48x1", "64x1"}
     assert (pruned["ratio"] > 1).all()
+    assert set(pruned["objective"]) == {experiment.PAPERS_OBJECTIVE}
+
+
+def test_full_compares_five_teachers_two_students_five_losses_and_five_seeds_at_least():
+    full = experiment.Config.of("full")
+    pulled = [name for name in full.objectives if name != "cross_entropy"]
+    assert min(len(full.teachers), len(pulled), len(full.seeds)) >= 5
+    assert len(full.students) >= 2
 
 
 def test_the_baseline_without_a_teacher_is_trained_once(grid, config):

@@ -1,7 +1,8 @@
-"""The benchmark of the training loop runs and compares like with like; how fast it is, is not asked here."""
+"""The benchmarks of training run and compare like with like; how fast anything is, is not asked here."""
 
 import torch
 
+from workbench.bench import replicas as replicas_bench
 from workbench.bench import training as bench
 
 
@@ -20,3 +21,10 @@ def test_both_loops_take_the_same_kind_of_step():
     bench._fit(models[1], batches)
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+
+
+def test_the_replicas_of_the_benchmark_end_where_the_plain_loop_ends():
+    for name, (make, data) in replicas_bench.MODELS.items():
+        row = replicas_bench._row(name, make, data, count=2, steps=3, repeats=1)
+        assert row["difference"] < 1e-5
+        assert row["speed"] > 0

@@ -78,6 +78,10 @@ class Config(Profiled):
         "full": {
             "teachers": ("12x1", "16x1", "32x1", "48x2", "64x2", "96x3", "160x3"),
             "students": ("16x1", "32x1", "48x2"), "inits": ("random", "pruned"),
+            "objectives": (
+                "cross_entropy", "forward_kl", "reverse_kl", "jeffreys", "skew_kl", "generalized_jsd", "adaptive_kl",
+                "taid", "minima",
+            ),
             "teacher_steps": 4000, "student_steps": 1000,
         },
         # The paper prunes GPT2's students from their teachers and reads all of OpenWebText once. Here only a Llama can
@@ -118,20 +122,30 @@ def train_teachers(config: Config) -> list[Teacher]:
 
 
 def distil_students(config: Config, teachers: list[Teacher]) -> DistilGrid:
-    """One student per teacher, size, start, objective and seed; a pruned one only from a larger teacher."""
+    """One student per teacher, size, start, objective and seed.
+
+    Pruned starts are the paper's and are trained by the paper's objective alone, each from a larger teacher.
+    """
     objectives = named_objectives(config.objectives, steps=config.student_steps, t_start=T_START)
-    pulled = [objective for objective in objectives if objective.needs_teacher]
+    wanted = {
+        init: [
+            objective
+            for objective in objectives
+            if (init != "pruned" or objective.name == PAPERS_OBJECTIVE or not objective.needs_teacher)
+            # What needs no teacher is trained once, not once per start.
+            and (init == config.inits[0] or objective.needs_teacher)
+        ]
+        for init in config.inits
+    }
     grids = []
     for init in config.inits:
         if are_pretrained(config.students):
-            grids.append(_pretrained_grid(config, objectives if init == config.inits[0] else pulled, init))
+            grids.append(_pretrained_grid(config, wanted[init], init))
             continue
         for size in map(named_size, config.students):
             fitting = teachers if init == "random" else [teacher for teacher in teachers if _contains(teacher, size)]
             if fitting:
-                # What needs no teacher is trained once, not once per start.
-                wanted = objectives if init == config.inits[0] else pulled
-                grids.append(_one_grid(config, fitting, size, wanted, init))
+                grids.append(_one_grid(config, fitting, size, wanted[init], init))
     rows, curves = (pd.concat(tables, ignore_index=True) for tables in zip(*grids, strict=True))
     return DistilGrid(rows, curves)
 
