@@ -6,6 +6,8 @@ import pytest
 
 from workbench.experiments import taid as experiment
 from workbench.losses import TAIDSchedule
+from workbench.models.small_lm import ModelSize, small_lm
+from workbench.training import DistilGrid, TextTask
 from workbench.training.gaussian_fit import Mixture
 
 
@@ -107,6 +109,63 @@ def test_table_6_rises_for_taid_and_falls_for_skew_kl():
     assert by_method["Skew KL"] == sorted(by_method["Skew KL"], reverse=True)
 
 
+def test_table_1_stands_beside_ours_by_rank_and_every_row_of_it_has_a_name(result, config):
+    methods = experiment.published_methods()
+    assert methods["objective"].notna().all()
+    assert methods.query("objective == 'taid'")["score"].tolist() == [4.05, 4.27, 3.05]
+    table = experiment.beside_table_1(result.rows).set_index("objective")
+    assert set(table.index) == set(config.objectives)
+    assert table.loc["taid", "published_rank"] == 1
+    assert sorted(table["our_rank"]) == [1, 2, 3, 4]
+    assert table["n"].eq(len(config.seeds)).all()
+
+
+def test_full_has_every_loss_of_table_1_and_a_claim_for_each():
+    config = experiment.Config.of("full")
+    losses = set(experiment.published_methods()["objective"]) - {"cross_entropy"}  # fine-tuning needs no teacher
+    assert losses <= set(config.objectives)
+    assert losses - {"taid", "taid_linear"} <= set(experiment.NAMED)
+    assert len(config.teachers) >= 5
+    assert len(config.seeds) >= 5
+
+
+def test_without_a_real_teacher_its_step_does_nothing(config):
+    real = experiment.distil_from_real_teacher(config)
+    assert real.rows.empty
+    assert real.table().empty
+    assert list(real.samples.columns) == ["model", "way", "prompt", "text"]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A tiny Llama of its own vocabulary in a folder stands for the hub's; one split only, so that it is quick."""
+    folder = tmp_path_factory.mktemp("real") / "tiny"
+    text = TextTask(vocabulary=300).prepare()
+    small_lm(text.vocab_size, ModelSize(48, 1, 3), context=128, seed=5).save_pretrained(folder)
+    text.tokenizer.save_pretrained(folder)
+    config = experiment.Config.of("smoke", real_teacher=str(folder))
+    return config, experiment.distil_from_real_teacher(config)
+
+
+def test_a_real_teacher_is_any_folder_and_its_students_are_rows_of_the_result(real, gaussians, result):
+    config, found = real
+    assert found.rows["objective"].value_counts().to_dict() == dict.fromkeys(
+        ["cross_entropy", "forward_kl", "taid", "topk_kl"], len(config.seeds)
+    )
+    assert found.rows[["nats", "perplexity", "kl_to_teacher", "reverse_kl_to_teacher"]].notna().all(axis=None)
+    assert found.table()["model"].tolist()[0] == "tiny"
+    grid = DistilGrid(result.rows.assign(init="", student="", student_parameters_without_embeddings=0), result.curves)
+    both = experiment.conclude(config, gaussians, experiment.trace_schedule(config), grid, found)
+    assert len(both.rows) == len(result.rows) + len(found.rows)
+    assert len(both.claims) == len(result.claims) + 4
+    before = {claim.statement: claim.effect for claim in result.claims}
+    assert all(str(claim.effect) == str(before.get(claim.statement, claim.effect)) for claim in both.claims)
+    assert {"perplexity", "nats"} <= set(both.table()["measure"])
+    written = found.samples
+    assert set(written["way"]) == {"greedy", "sampled"}
+    assert written["model"].nunique() == 5
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -116,6 +175,7 @@ def test_table_6_rises_for_taid_and_falls_for_skew_kl():
         ({"seeds": ()}, "seeds"),
         ({"student_steps": 0}, "student_steps"),
         ({"t_start": 1.5}, "t_start"),
+        ({"real_teacher": "smollm3"}, "neither none, nor one of smollm2-135m"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_training(override, message):

@@ -79,7 +79,7 @@ class Config(Profiled):
             "teachers": ("12x1", "16x1", "32x1", "48x2", "64x2", "96x3", "160x3"),
             "students": ("16x1", "32x1", "48x2"), "inits": ("random", "pruned"),
             "objectives": (
-                "cross_entropy", "forward_kl", "reverse_kl", "jeffreys", "skew_kl", "generalized_jsd", "adaptive_kl",
+                "cross_entropy", "forward_kl", "reverse_kl", "skew_kl", "generalized_jsd", "adaptive_kl",
                 "taid", "minima",
             ),
             "teacher_steps": 4000, "student_steps": 1000,

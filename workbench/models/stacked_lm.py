@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.errors import check_positive
+from workbench.models.replica_layers import clip_each
 from workbench.models.small_lm import ModelSize, weight_shapes
 
 ROPE_THETA = 10_000.0  # both are the defaults of LlamaConfig
@@ -46,10 +47,20 @@ class StackedLM(nn.Module):
         self.register_buffer("cosine", cosine, persistent=False)
         self.register_buffer("sine", sine, persistent=False)
 
+    @property
+    def embedding(self) -> Tensor:
+        """The weight of the first and the last layer, ``[replicas, vocab, width]``."""
+        return self.weights[self.names.index("model.embed_tokens.weight")]
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits ``[replicas, batch, time, vocab]`` of tokens ``[batch, time]`` or ``[replicas, batch, time]``."""
+        hidden = self.hidden_states(tokens)
+        return torch.bmm(hidden.flatten(1, 2), self.embedding.mT).view(*hidden.shape[:3], -1)
+
+    def hidden_states(self, tokens: Tensor) -> Tensor:
+        """What the last layer reads, ``[replicas, batch, time, width]``; tokens as in :meth:`forward`."""
         weights = dict(zip(self.names, self.weights, strict=True))
-        embedding = weights["model.embed_tokens.weight"]
+        embedding = self.embedding
         if tokens.dim() == 2:
             tokens = tokens.expand(self.replicas, *tokens.shape)
         replicas, batch, time = tokens.shape
@@ -60,8 +71,7 @@ class StackedLM(nn.Module):
                 name.split(".", 3)[3]: weights[name] for name in self.names if name.startswith(f"model.layers.{layer}.")
             }
             hidden = self._block(hidden, part, batch, time)
-        hidden = self._normalise(hidden, weights["model.norm.weight"])
-        return torch.bmm(hidden, embedding.mT).view(replicas, batch, time, -1)
+        return self._normalise(hidden, weights["model.norm.weight"]).view(replicas, batch, time, -1)
 
     def _block(self, hidden: Tensor, part: dict[str, Tensor], batch: int, time: int) -> Tensor:
         normal = self._normalise(hidden, part["input_layernorm.weight"])
@@ -89,14 +99,9 @@ class StackedLM(nn.Module):
         turned = torch.cat([-second, first], dim=-1)
         return heads * self.cosine[:time] + turned * self.sine[:time]
 
-    @torch.no_grad()
     def clip_gradients(self, limit: float) -> None:
         """Scale the gradient of every replica to norm ``limit`` or less, each by itself."""
-        gradients = [weight.grad.flatten(1) for weight in self.weights if weight.grad is not None]
-        norms = torch.stack([gradient.square().sum(1) for gradient in gradients]).sum(0).sqrt()
-        factors = (limit / (norms + 1e-6)).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(factors[:, None])
+        clip_each(list(self.weights), limit)
 
     def replica(self, index: int) -> dict[str, Tensor]:
         """The weights of one replica by name, copied."""

@@ -9,11 +9,15 @@ from workbench.training.distil_grid import DistilGrid, distil_grid
 from workbench.training.ladder import TrainedModel, train_ladder
 from workbench.training.loop import History, TrainingDiverged, fit
 from workbench.training.objective import CROSS_ENTROPY, DistillationLoss, Objective
+from workbench.training.on_policy import OnPolicyBatches, generate_with_transformers
 from workbench.training.parallel import run_tasks
 from workbench.training.pretrained_cell import PretrainedModel, Teacher
 from workbench.training.pretrained_grid import distil_pretrained, measure_pretrained
 from workbench.training.pretrained_text import are_pretrained
+from workbench.training.replicas import Replicas, fit_many
+from workbench.training.teacher_cache import TeacherCache
 from workbench.training.text_task import PreparedText, TextTask
+from workbench.training.trainer import distillation_loss_for_trainer
 
 __all__ = [
     "CROSS_ENTROPY",
@@ -21,9 +25,12 @@ __all__ = [
     "DistillationLoss",
     "History",
     "Objective",
+    "OnPolicyBatches",
     "PreparedText",
     "PretrainedModel",
+    "Replicas",
     "Teacher",
+    "TeacherCache",
     "TextTask",
     "TrainedModel",
     "TrainingDiverged",
@@ -31,8 +38,11 @@ __all__ = [
     "distil",
     "distil_grid",
     "distil_pretrained",
+    "distillation_loss_for_trainer",
     "fit",
+    "fit_many",
     "fixed_windows",
+    "generate_with_transformers",
     "measure_pretrained",
     "next_token_loss",
     "random_windows",

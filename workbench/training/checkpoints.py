@@ -43,6 +43,7 @@ def _feed(digest: Any, part: Any) -> None:
 LADDER_CODE = (
     "models/small_lm.py",
     "models/next_token.py",
+    "models/replica_layers.py",
     "models/stacked_lm.py",
     "training/batches.py",
     "training/checkpoints.py",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from workbench.models.next_token import logits_of
+from workbench.training.fit_checkpoint import Stateful
 from workbench.training.loop import History, TrainingDiverged, fit
 from workbench.training.objective import DistillationLoss, Divergence
 
@@ -40,6 +42,9 @@ def distil(
     stop: Callable[[], bool] | None = None,
     seed: int = 0,
     label: str | None = "distillation",
+    checkpoint: Path | str | None = None,
+    checkpoint_every: int | None = None,
+    state: Mapping[str, Stateful] | None = None,
 ) -> History:
     """Train ``student`` in place towards ``teacher``; the arguments not named here are those of :func:`fit`.
 
@@ -47,8 +52,8 @@ def distil(
         student, teacher: modules or transformers models whose logits have one vocabulary.
         batches: token windows ``[batch, time + 1]``; or pairs ``(inputs, labels)``; or mappings with
             ``input_ids`` and optionally ``labels`` (-100 = does not count) as transformers collators make them.
-        loss: a name of :data:`workbench.losses.LOSSES` or ``f(student_logits, teacher_logits, mask)``; for
-            ``taid`` the schedule is driven here and its ``t`` recorded at every step that is recorded.
+        loss: a name that :class:`DistillationLoss` knows or ``f(student_logits, teacher_logits, mask)``; what
+            walks (``t`` of ``taid``, a learnt ``temperature``) is driven here and recorded with the loss.
         loss_options: of the named loss; of :class:`workbench.losses.TAIDSchedule` for ``taid``.
         ce_weight, kd_weight: weights of cross-entropy on the labels and of the divergence.
 
@@ -60,8 +65,7 @@ def distil(
     objective = DistillationLoss(
         loss, options=loss_options, ce_weight=ce_weight, kd_weight=kd_weight, total_steps=steps
     )
-    history: History | None = None
-    trajectory: list[tuple[int, str, float]] = []
+    trajectory = History()
 
     def value(model: nn.Module, batch: Any) -> Tensor:
         inputs, labels, mask = unpack(batch)
@@ -79,10 +83,9 @@ def distil(
             raise TrainingDiverged(f"the student's logits are not finite any more: lower lr={lr:g}.") from error
 
     def after(step: int, known: dict[str, float]) -> None:
-        if objective.schedule is not None:
-            known["t"] = objective.t  # the t that this step's loss used
-            if step % record_every == 0 or step in (1, steps):
-                trajectory.append((step, "t", objective.t))
+        known |= objective.walking  # what this step's loss used
+        if step % record_every == 0 or step in (1, steps):
+            trajectory.record(step, **objective.walking)
         objective.advance()
         if on_step is not None:
             on_step(step, known)
@@ -92,9 +95,10 @@ def distil(
             student, batches, value, steps=steps, lr=lr, schedule=schedule, warmup=warmup, weight_decay=weight_decay,
             betas=betas, clip=clip, accumulate=accumulate, precision=precision, evaluate=evaluate,
             evaluate_every=evaluate_every, patience=patience, record_every=record_every, on_step=after, stop=stop,
-            seed=seed, label=label,
+            seed=seed, label=label, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+            state={"objective": objective, "trajectory": trajectory, **(state or {})},
         )  # fmt: skip
-    history.observations.extend(trajectory)
+    history.observations.extend(trajectory.observations)
     return history
 
 

@@ -20,8 +20,8 @@ from workbench.models.stacked_lm import StackedLM
 from workbench.runtime import measure
 from workbench.training.batches import fixed_windows, random_windows
 from workbench.training.ladder import TrainedModel
-from workbench.training.loop import fit
 from workbench.training.objective import NO_TEACHER, DistillationLoss, Objective
+from workbench.training.replicas import DIVERGED, fit_many
 from workbench.training.text_task import PreparedText
 
 LARGEST_ANSWER = 2**31  # bytes of one teacher's stored log-probabilities
@@ -159,39 +159,33 @@ class _Curves:
 
 
 def _train(task: StudentTask, stack: StackedLM, losses: list[DistillationLoss]) -> _Curves:
-    settings = task.settings
-    curves, each = _Curves(task.cells), len(task.objectives)
-    latest: list[float] = []
+    settings, each = task.settings, len(task.objectives)
+    curves = _Curves(task.cells)
 
     def loss(model: StackedLM, batch: tuple[Tensor, Tensor | None]) -> Tensor:
         windows, teacher = batch
         everything = model(windows[..., :-1].repeat_interleave(each, dim=0))
-        values = []
-        for replica, (one, logits) in enumerate(zip(losses, everything, strict=True)):
-            answers = None if teacher is None else teacher[replica // each]
-            # The losses refuse NaN: a replica that is lost is not asked any more.
-            lost = not bool(logits.isfinite().all())
-            values.append(logits.sum() if lost else one(logits, answers, windows[replica // each, :, 1:]))
-        latest[:] = [value.item() for value in values]
-        curves.alive = [alive and math.isfinite(value) for alive, value in zip(curves.alive, latest, strict=True)]
-        # A replica's weights touch its own loss only: leaving a lost one out leaves the others as they were.
-        kept = [value for value, alive in zip(values, curves.alive, strict=True) if alive]
-        return torch.stack(kept).sum() if kept else stack.weights[0].nan_to_num().sum() * 0
+        return torch.stack(
+            [
+                one(logits, None if teacher is None else teacher[place // each], windows[place // each, :, 1:])
+                for place, (one, logits) in enumerate(zip(losses, everything, strict=True))
+            ]
+        )
 
-    def on_step(step: int, _known: dict[str, float]) -> None:
+    def on_step(step: int, known: dict[str, Any]) -> None:
         record = step % settings.record_every == 0 or step in (1, settings.steps)
-        for replica, (one, value) in enumerate(zip(losses, latest, strict=True)):
+        for replica, (one, value) in enumerate(zip(losses, known["loss"].tolist(), strict=True)):
             if record:
                 curves.record(replica, step, "loss", value)
-                if one.schedule is not None:
-                    curves.record(replica, step, "t", one.t)
+                for quantity, found in one.walking.items():
+                    curves.record(replica, step, quantity, found)
             one.advance()
 
-    fit(
+    histories = fit_many(
         stack, _batches(task), loss, steps=settings.steps, lr=task.lr, warmup=settings.warmup,
-        weight_decay=settings.weight_decay, on_step=on_step, stop=lambda: not any(curves.alive), seed=task.seeds[0],
-        label=None,
+        weight_decay=settings.weight_decay, on_step=on_step, seed=task.seeds[0], label=None,
     )  # fmt: skip
+    curves.alive = [history.stopped != DIVERGED for history in histories]
     return curves
 
 

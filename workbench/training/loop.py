@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from workbench import telemetry
 from workbench.errors import check_choice, check_positive
 from workbench.progress import progress
 from workbench.runtime import seeded
+from workbench.training.fit_checkpoint import FitCheckpoint, Stateful
 from workbench.training.schedule import lr_factor
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -47,6 +49,14 @@ class History:
         """The latest value of ``quantity``; NaN when never seen."""
         return next((value for _, name, value in reversed(self.observations) if name == quantity), math.nan)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The observations so far."""
+        return {"observations": self.observations}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from these observations."""
+        self.observations[:] = [tuple(one) for one in state["observations"]]
+
 
 def fit(
     model: nn.Module,
@@ -70,6 +80,9 @@ def fit(
     stop: Callable[[], bool] | None = None,
     seed: int = 0,
     label: str | None = "training",
+    checkpoint: Path | str | None = None,
+    checkpoint_every: int | None = None,
+    state: Mapping[str, Stateful] | None = None,
 ) -> History:
     """Train ``model`` in place with AdamW by ``steps`` optimiser steps.
 
@@ -88,13 +101,21 @@ def fit(
         stop: asked before each step; True ends the run and keeps what is done.
         seed: of everything random inside the model (dropout).
         label: of the progress bar; ``None`` shows none.
+        checkpoint: a file that a stopped run leaves. The same call with a fresh model and fresh batches goes on
+            from it and ends as if it had never been stopped, bit for bit; the batches that were used are drawn
+            again and passed over. It is gone once the run has come to its end.
+        checkpoint_every: write it every so many steps too, for the case that the process is killed.
+        state: what else must be stopped and taken up with the model, such as the schedule of a loss.
 
     Raises:
+        AssetError: the checkpoint cannot be written.
         TrainingDiverged: the loss is not finite any more.
-        ValueError: batches ran out, or an argument that cannot work.
+        ValueError: batches ran out, an argument that cannot work, or a checkpoint of another run.
     """
     check_positive(steps=steps, lr=lr, accumulate=accumulate, record_every=record_every)
     check_choice("precision", precision, ("float32", "bfloat16"))
+    if checkpoint_every is not None:
+        check_positive(checkpoint_every=checkpoint_every)
     if patience is not None and evaluate is None:
         raise ValueError("patience needs evaluate: without an evaluation nothing can fail to improve.")
     every = evaluate_every or (max(1, steps // 10) if patience is not None else steps)
@@ -104,46 +125,70 @@ def fit(
     optimizer = _adamw(model, lr, betas, weight_decay)
     supply = _supply(batches, steps * accumulate)
     history, keeper = History(), _Keeper(model, patience)
-    kind = trainable[0].device.type
+    device = trainable[0].device
     was_training = model.training
     model.train()
+    saved = FitCheckpoint(
+        checkpoint,
+        {"model": model, "optimizer": optimizer, "history": history, "keeper": keeper, **(state or {})},
+        {
+            "steps": steps, "lr": lr, "schedule": schedule, "warmup": warmup, "weight_decay": weight_decay,
+            "betas": tuple(betas), "clip": clip, "accumulate": accumulate, "precision": precision, "seed": seed,
+        },
+        every=checkpoint_every,
+        device=device,
+    )  # fmt: skip
     with seeded(seed):
-        for step in range(steps) if label is None else progress(range(steps), label=label):
-            if stop is not None and stop():
-                history.stopped = "asked"
-                break
-            telemetry.check_stop()
-            factor = lr_factor(step, steps, schedule=schedule, warmup=warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * factor
-            optimizer.zero_grad(set_to_none=True)
-            value = 0.0
-            for _ in range(accumulate):
-                with torch.autocast(kind, torch.bfloat16) if precision == "bfloat16" else nullcontext():
-                    part = loss(model, next(supply)) / accumulate
-                part.backward()
-                value += part.item()
-            if not math.isfinite(value):
-                raise TrainingDiverged(
-                    f"the loss is {value} at step {step + 1} of {steps}: lower lr={lr:g}, raise warmup or set clip."
-                )
-            if clip is not None:
-                _clip(model, trainable, clip)
-            optimizer.step()
-            history.steps = step + 1
-            known = {"loss": value, "lr": lr * factor}
-            if (step + 1) % record_every == 0 or step in (0, steps - 1):
-                history.record(step + 1, **known)
-                if label is not None:
-                    telemetry.publish(label, step + 1, value)
-            if on_step is not None:
-                on_step(step + 1, known)
-            if evaluate is not None and ((step + 1) % every == 0 or step == steps - 1):
-                found = _evaluate(model, evaluate)
-                history.record(step + 1, **found)
-                if keeper.tired(step + 1, next(iter(found.values()))):
-                    history.stopped = "patience"
+        history.steps = saved.resume()
+        for _ in range(history.steps * accumulate):
+            next(supply)
+        left = range(history.steps, steps)
+        try:
+            for step in left if label is None else progress(left, label=label):
+                if stop is not None and stop():
+                    history.stopped = "asked"
                     break
+                telemetry.check_stop()
+                saved.begin_step()
+                factor = lr_factor(step, steps, schedule=schedule, warmup=warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * factor
+                optimizer.zero_grad(set_to_none=True)
+                value = 0.0
+                for _ in range(accumulate):
+                    with torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
+                        part = loss(model, next(supply)) / accumulate
+                    part.backward()
+                    value += part.item()
+                if not math.isfinite(value):
+                    raise TrainingDiverged(
+                        f"the loss is {value} at step {step + 1} of {steps}: lower lr={lr:g}, raise warmup or set clip."
+                    )
+                if clip is not None:
+                    _clip(model, trainable, clip)
+                optimizer.step()
+                history.steps = step + 1
+                known = {"loss": value, "lr": lr * factor}
+                if (step + 1) % record_every == 0 or step in (0, steps - 1):
+                    history.record(step + 1, **known)
+                    if label is not None:
+                        telemetry.publish(label, step + 1, value)
+                if on_step is not None:
+                    on_step(step + 1, known)
+                if evaluate is not None and ((step + 1) % every == 0 or step == steps - 1):
+                    found = _evaluate(model, evaluate)
+                    history.record(step + 1, **found)
+                    if keeper.tired(step + 1, next(iter(found.values()))):
+                        history.stopped = "patience"
+                        break
+                saved.end_step(step + 1)
+        except telemetry.Stopped:
+            saved.write()
+            raise
+        if history.stopped == "asked":
+            saved.write()
+        else:
+            saved.remove()
     keeper.restore()
     history.best_step = keeper.best_step
     model.train(was_training)
@@ -205,6 +250,14 @@ class _Keeper:
             return False
         self.waited += 1
         return self.patience is not None and self.waited >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_step, self.waited = state["best"], state["best_step"], state["waited"]
+        own = self.model.state_dict()
+        self.weights = {name: tensor.to(own[name].device) for name, tensor in state["weights"].items()}
 
     def restore(self) -> None:
         if self.weights:

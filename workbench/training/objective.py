@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.errors import check_choice
+from workbench.training.objective_losses import LearntTemperature, loss_names, pull_by_name, without_labels
 
 Divergence = Callable[..., Tensor]
 NO_TEACHER = "none"
@@ -21,7 +23,7 @@ STRIDES = 8.0  # TAID's alpha times the optimiser steps: 5e-4 over about 16,000 
 class Objective:
     """``ce_weight`` times cross-entropy on the labels plus ``kd_weight`` times ``loss`` to the teacher.
 
-    ``loss`` is a name of :data:`workbench.losses.LOSSES`, or ``none`` for labels alone; for ``taid`` the
+    ``loss`` is a name that :class:`DistillationLoss` knows, or ``none`` for labels alone; for ``taid`` the
     options are those of :class:`workbench.losses.TAIDSchedule`.
     """
 
@@ -45,40 +47,58 @@ CROSS_ENTROPY = Objective("cross_entropy", NO_TEACHER, ce_weight=1.0, kd_weight=
 
 
 def named_objectives(
-    names: Sequence[str], *, steps: int, skew_alpha: float = 0.1, t_start: float = 0.4, t_strides: float = STRIDES
+    names: Sequence[str],
+    *,
+    steps: int,
+    skew_alpha: float = 0.1,
+    t_start: float = 0.4,
+    t_strides: float = STRIDES,
+    decoupled_beta: float = 8.0,
 ) -> list[Objective]:
     """The objectives that papers compare, by name.
 
-    ``cross_entropy`` needs no teacher; ``forward_kl``, ``reverse_kl``, ``generalized_jsd`` and
-    ``total_variation`` are pure; ``skew_kl`` mixes ``skew_alpha`` of the teacher into the student;
-    ``taid`` and ``taid_linear`` (without the adaptive part) start at ``t_start``; ``minima`` is half
-    cross-entropy and half forward KL (Zhang et al. 2025, "Towards the Law of Capacity Gap").
+    Every loss of :data:`workbench.losses.LOSSES` and ``decoupled_kd`` is one, with its own defaults, and pure.
+    Besides: ``cross_entropy`` needs no teacher; ``skew_kl`` mixes ``skew_alpha`` of the teacher into the student,
+    ``skew_reverse_kl`` the other way; ``taid`` and ``taid_linear`` (without the adaptive part) start at ``t_start``;
+    ``minima`` is half cross-entropy and half forward KL (Zhang et al. 2025, "Towards the Law of Capacity Gap");
+    ``curriculum_temperature`` learns its temperature against the student; ``bd_kd`` weighs both directions of
+    KL sample by sample, ``bd_kd_fixed`` evenly with the same total; ``topk_kl`` knows the teacher's 16 likeliest
+    tokens. ``dist`` and ``standardized_kl`` leave the scale of the logits open, so cross-entropy is added to them.
 
     Args:
         steps: optimiser steps of a student; TAID's alpha is ``t_strides / steps``. With the paper's
             5e-4 itself a short run never leaves the straight line.
+        decoupled_beta: weight of what ``decoupled_kd`` compares besides the label.
 
     Raises:
         UnknownName: no such objective ("did you mean").
     """
     walk = (("t_start", t_start), ("alpha", t_strides / steps))
-    known = {
+    known = {name: Objective(name, name) for name in loss_names()} | {
         "cross_entropy": CROSS_ENTROPY,
         "skew_kl": Objective("skew_kl", "skew_kl", (("alpha", skew_alpha),)),
+        "skew_reverse_kl": Objective("skew_reverse_kl", "skew_kl", (("alpha", skew_alpha), ("direction", "reverse"))),
         "taid": Objective("taid", "taid", walk),
         "taid_linear": Objective("taid_linear", "taid", (("t_start", t_start), ("adaptive", False))),
         "minima": Objective("minima", "forward_kl", ce_weight=0.5, kd_weight=0.5),
-    } | {name: Objective(name, name) for name in ("forward_kl", "reverse_kl", "generalized_jsd", "total_variation")}
+        "decoupled_kd": Objective("decoupled_kd", "decoupled_kd", (("beta", decoupled_beta),)),
+        "bd_kd_fixed": Objective("bd_kd_fixed", "bd_kd", (("mode", "fixed"),)),
+        "dist": Objective("dist", "dist", ce_weight=1.0),
+        "standardized_kl": Objective("standardized_kl", "standardized_kl", ce_weight=1.0),
+    }
     return [known[check_choice("objective", name, known)] for name in names]
 
 
 class DistillationLoss:
-    """The value of an objective at one step; TAID's ``t`` moves once per optimiser step through :meth:`advance`.
+    """The value of an objective at one step; what walks (TAID's ``t``, a learnt temperature) does so once per
+    optimiser step through :meth:`advance`.
 
     Args:
-        loss: a name of :data:`workbench.losses.LOSSES`, ``none``, or ``f(student_logits, teacher_logits, mask)``.
+        loss: a name of :data:`workbench.losses.LOSSES`, ``decoupled_kd`` (which reads the labels), ``bd_kd``,
+            ``standardized_kl``, ``topk_kl``, ``curriculum_temperature``, ``none``, or
+            ``f(student_logits, teacher_logits, mask)``.
         options: keyword arguments of the named loss (of its schedule for ``taid``).
-        total_steps: of the run; TAID's schedule needs it.
+        total_steps: of the run; TAID's schedule and the curriculum's ramp need it.
 
     Raises:
         UnknownName: no such loss.
@@ -102,21 +122,21 @@ class DistillationLoss:
         if ce_weight == 0 and kd_weight == 0:
             raise ValueError("ce_weight and kd_weight are both 0: the student would not be pulled by anything.")
         self.ce_weight, self.kd_weight, self.total_steps = ce_weight, kd_weight, total_steps
-        self.schedule, self.step, self._seen = None, 0, []
+        self.schedule, self.learnt, self.step, self._seen = None, None, 0, []
         options = dict(options or {})
         if loss == NO_TEACHER:
             self.divergence = None
         elif callable(loss):
-            self.divergence = loss if not options else _with_options(loss, options)
+            self.divergence = without_labels(loss if not options else partial(loss, **options))
         elif loss == "taid":
             from workbench.losses import TAIDSchedule, taid
 
             self.schedule = TAIDSchedule(**options)
-            self.divergence = lambda student, teacher, mask=None: taid(student, teacher, mask, t=self.t)
+            self.divergence = lambda student, teacher, _labels, mask: taid(student, teacher, mask, t=self.t)
+        elif loss == "curriculum_temperature":
+            self.divergence = self.learnt = LearntTemperature(options, total_steps=total_steps)
         else:
-            from workbench.losses import LOSSES, loss_by_name
-
-            self.divergence = loss_by_name(check_choice("loss", loss, (*LOSSES, NO_TEACHER)), **options)
+            self.divergence = pull_by_name(check_choice("loss", loss, (*loss_names(), NO_TEACHER)), options)
 
     @classmethod
     def of(cls, objective: Objective, *, total_steps: int) -> DistillationLoss:
@@ -130,6 +150,13 @@ class DistillationLoss:
         )
 
     @property
+    def walking(self) -> dict[str, float]:
+        """What moves with the steps, as the next loss uses it: ``t`` of TAID, ``temperature`` where it is learnt."""
+        if self.schedule is not None:
+            return {"t": self.t}
+        return {} if self.learnt is None else {"temperature": self.learnt.temperature}
+
+    @property
     def t(self) -> float:
         """TAID's interpolation now; NaN for other losses."""
         return math.nan if self.schedule is None else float(self.schedule.t)
@@ -140,7 +167,7 @@ class DistillationLoss:
         """Nats per token of logits ``[..., vocab]`` against the teacher's and labels ``[...]``."""
         total = student_logits.new_zeros(())
         if self.kd_weight:
-            kl = self.divergence(student_logits, teacher_logits, mask)
+            kl = self.divergence(student_logits, teacher_logits, labels, mask)
             if self.schedule is not None:
                 self._seen.append(kl.detach())
             total = total + (kl if self.kd_weight == 1 else self.kd_weight * kl)
@@ -153,13 +180,25 @@ class DistillationLoss:
         return total
 
     def advance(self) -> None:
-        """End of an optimiser step: TAID's schedule sees the mean divergence of the step's batches."""
+        """End of an optimiser step: TAID's schedule sees the mean divergence of the step's batches, a learnt
+        temperature moves."""
         self.step += 1
+        if self.learnt is not None:
+            self.learnt.advance()
         if self.schedule is not None and self._seen:
             mean = sum(float(value) for value in self._seen) / len(self._seen)
             self.schedule.update(mean, self.step, self.total_steps)
         self._seen = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold between two optimiser steps."""
+        walking = {"schedule": self.schedule, "learnt": self.learnt}
+        return {"step": self.step} | {name: one and one.state_dict() for name, one in walking.items()}
 
-def _with_options(loss: Divergence, options: dict[str, Any]) -> Divergence:
-    return lambda student, teacher, mask=None: loss(student, teacher, mask, **options)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        self.step = state["step"]
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.learnt is not None:
+            self.learnt.load_state_dict(state["learnt"])
