@@ -15,8 +15,9 @@ from workbench.files import data_folder, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-FINISHED, FAILED, KILLED, RUNNING = "finished", "failed", "killed", "running"
-STATUSES = (FINISHED, FAILED, KILLED, RUNNING)
+FINISHED, FAILED, KILLED, STOPPED, RUNNING = "finished", "failed", "killed", "stopped", "running"
+STATUSES = (FINISHED, FAILED, KILLED, STOPPED, RUNNING)
+BENCH = "bench"  # the profile of runs that a widget's bench trained: they have no notebook of their own
 UNFINISHED_NOTEBOOK = ".run.part.ipynb"
 
 
@@ -27,8 +28,8 @@ class Run:
     stem: str
     identity: str  # hash of notebook, parameters and code
     folder: Path
-    status: str = RUNNING  # finished | failed | killed | running
-    profile: str = ""  # empty where the notebook has none
+    status: str = RUNNING  # finished | failed | killed | stopped (it can be taken up again) | running
+    profile: str = ""  # empty where the notebook has none; bench for a run of a widget's bench
     parameters: dict[str, Any] = field(default_factory=dict)  # those that were given, the profile among them
     started: str = ""  # ISO 8601, UTC
     duration: float | None = None  # seconds, kernel start included

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from workbench.profiles import PROFILES
+from workbench.runs.gallery.bench import of_one_bench
 from workbench.runs.papers import Paper
-from workbench.runs.store import FINISHED, RUNNING, Run
+from workbench.runs.store import BENCH, FINISHED, RUNNING, Run
 
 # Largest first; a run without a profile (a notebook that has none) comes after full and before smoke.
 PREFERENCE = ("paper", "full", "quick", "", "smoke")
@@ -21,6 +22,7 @@ class Shown:
     paper: Paper | None  # None for a notebook that has no experiment
     runs: list[Run] = field(default_factory=list)  # one a profile, the one to show first
     others: int = 0  # runs with parameters of their own, which belong to a sweep
+    bench: list[Run] = field(default_factory=list)  # of a widget's bench: the runs that stand on one page
 
     @property
     def best(self) -> Run | None:
@@ -40,14 +42,21 @@ def choose(runs: Iterable[Run], papers: Iterable[Paper]) -> list[Shown]:
 
 
 def _shown(stem: str, paper: Paper | None, runs: list[Run]) -> Shown:
-    newest = sorted(runs, key=lambda run: run.started, reverse=True)
+    by_bench = sorted((run for run in runs if run.profile == BENCH), key=_finished_then_newest, reverse=True)
+    newest = sorted((run for run in runs if run.profile != BENCH), key=lambda run: run.started, reverse=True)
     # A sweep's forty settings are not the paper's protocol: the profile as it stands is.
     plain = [run for run in newest if not own_parameters(run)]
     latest = {run.profile: run for run in reversed(plain or newest)}
     best_first = sorted(latest.values(), key=lambda run: (run.status != FINISHED, rank(run.profile)))
     if any(run.profile != "smoke" for run in best_first):
         best_first = [run for run in best_first if run.profile != "smoke"]  # the tests' size, of no interest here
-    return Shown(stem, paper, best_first, len(newest) - len(plain) if plain else 0)
+    best_first += by_bench[:1]  # after the notebook's own: one of many runs, which stand together on its page
+    bench = of_one_bench(by_bench[0], by_bench) if by_bench else []
+    return Shown(stem, paper, best_first, len(newest) - len(plain) if plain else 0, bench)
+
+
+def _finished_then_newest(run: Run) -> tuple[bool, str]:
+    return run.status == FINISHED, run.started
 
 
 def own_parameters(run: Run) -> dict[str, object]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import nbformat
 
+from workbench.runs.gallery.bench import bench_body
 from workbench.runs.gallery.cells import Body, notebook_body
 from workbench.runs.gallery.choice import Shown, own_parameters, page_name
 from workbench.runs.gallery.claims import claim_rows
 from workbench.runs.gallery.templates import render
 from workbench.runs.gallery.words import count_verdicts, date_words, duration_words, value_words
-from workbench.runs.store import FINISHED, Run
+from workbench.runs.store import BENCH, FINISHED, Run
 
 LABELS = {
     "git": "Commit",
@@ -40,7 +41,10 @@ def read_notebook(run: Run) -> Any | None:
 def run_page(shown: Shown, run: Run, *, template: dict[str, Any], pages: Mapping[str, str]) -> str:
     """The page of ``run`` as HTML; ``pages`` tells where links to other notebooks lead."""
     notebook = read_notebook(run)
-    body = notebook_body(notebook, template=template, pages=pages) if notebook else Body("", "", [], 0)
+    if run.profile == BENCH:
+        body = bench_body(shown.bench, template=template)
+    else:
+        body = notebook_body(notebook, template=template, pages=pages) if notebook else Body("", "", [], 0)
     return render(
         "page.html",
         title=title_of(shown, body.title),
@@ -101,7 +105,9 @@ def heading_of(notebook: Any) -> str:
 
 
 def command(run: Run) -> str:
-    """The line that does this run again."""
+    """The line that does this run again; a bench's is done again by hand."""
+    if run.profile == BENCH:
+        return f"jupyter lab notebooks/{run.stem}.ipynb"
     chosen = [f"--profile {run.profile}"] if run.profile else []
     given = [f"-p {name}={_typed(value)}" for name, value in own_parameters(run).items()]
     return " ".join(["python -m workbench run", run.stem, *chosen, *given])
