@@ -27,11 +27,12 @@ def test_points_of_one_series_make_one_curve_in_their_order():
 
 def test_the_figure_appears_with_the_first_point_and_goes_when_cleared():
     curves = LiveCurves()
-    assert not curves.children
-    curves.add([Point("loss", 1, 3.0)])
     assert curves.figure in curves.children
+    assert curves.layout.display == "none"
+    curves.add([Point("loss", 1, 3.0)])
+    assert not curves.layout.display
     curves.clear()
-    assert not curves.children
+    assert curves.layout.display == "none"
     assert not curves.points
 
 

@@ -63,7 +63,7 @@ def last_hidden_states(model: nn.Module, tokens: Tensor, *, check: bool = False)
     finally:
         watch.remove()
     if check:
-        _check(model, own.detach(), seen[0][:, -1:].detach())
+        check_last_layer(last_layer(model), seen[0][:, -1:], own, name=type(model).__name__)
     return seen[0]
 
 
@@ -78,10 +78,11 @@ def _output_layer(model: nn.Module) -> nn.Linear:
 
 
 @torch.no_grad()
-def _check(model: nn.Module, own: Tensor, hidden: Tensor) -> None:
-    found = last_layer(model).logits(hidden).float()
-    if not torch.allclose(found, own.float(), rtol=0.02, atol=0.02 * float(own.abs().amax())):
+def check_last_layer(layer: LastLayer, hidden: Tensor, logits: Tensor, *, name: str) -> None:
+    """Raise ``ValueError`` unless ``logits [..., vocab]`` of the model called ``name`` are what ``layer`` makes."""
+    found, wanted = layer.logits(hidden).float(), logits.float()
+    if not torch.allclose(found, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().amax())):
         raise ValueError(
-            f"{type(model).__name__} does more to its logits than its output layer says: store its top-k "
-            "log-probabilities in place of hidden states."
+            f"{name} does more to its logits than its output layer says, so that its hidden states do not give them: "
+            "work with the logits (no hidden states in a TeacherCache, chunked=False in a Trainer)."
         )

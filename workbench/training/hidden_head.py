@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Taken:
-    """``softcap * tanh((hidden @ weight.T + bias) / softcap)`` are the logits; without a softcap, the product."""
-
-    hidden: Tensor  # [batch, time, width]
-    weight: Tensor  # [vocab, width]
-    bias: Tensor | None
-    softcap: float | None
+from workbench.models.last_layer import LastLayer, check_last_layer, last_layer
 
 
 class HiddenHead:
@@ -37,10 +27,7 @@ class HiddenHead:
                 f"{type(inner).__name__} cannot be distilled with chunked=True: that needs a causal language model of "
                 "transformers with a linear output layer that knows logits_to_keep."
             )
-        self._layer, self._checked, self._hidden = layer, False, None
-        config = inner.config.get_text_config()
-        self._softcap = getattr(config, "final_logit_softcapping", None)
-        self._name = type(inner).__name__
+        self._model, self._checked, self._hidden = inner, False, None
         me = weakref.ref(self)
 
         def catch(_module: nn.Module, _args: tuple, output: object) -> None:
@@ -54,8 +41,8 @@ class HiddenHead:
         """Let go of the model."""
         self._hook.remove()
 
-    def take(self, last_logits: Tensor) -> Taken:
-        """What the last forward pass left, which is then forgotten here.
+    def take(self, last_logits: Tensor) -> tuple[Tensor, LastLayer]:
+        """What the last forward pass left ``[batch, time, width]``, then forgotten here, and the layer behind it.
 
         Args:
             last_logits: ``[batch, 1, vocab]``, the model's own of the last position.
@@ -64,18 +51,8 @@ class HiddenHead:
             ValueError: they are not what this layer makes of the hidden states: the model does more.
         """
         hidden, self._hidden = self._hidden, None
-        taken = Taken(hidden, self._layer.weight, self._layer.bias, self._softcap)
+        layer = last_layer(self._model)
         if not self._checked:
-            with torch.no_grad():
-                own = (hidden[:, -1:] @ taken.weight.to(hidden.dtype).T).float()
-                if taken.bias is not None:
-                    own = own + taken.bias.float()
-                if taken.softcap:
-                    own = taken.softcap * torch.tanh(own / taken.softcap)
-                wanted = last_logits.float()
-                if not torch.allclose(own, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max())):
-                    raise ValueError(
-                        f"{self._name} does more to its logits than its output layer says: use chunked=False."
-                    )
+            check_last_layer(layer, hidden[:, -1:], last_logits, name=type(self._model).__name__)
             self._checked = True
-        return taken
+        return hidden, layer

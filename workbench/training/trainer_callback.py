@@ -177,16 +177,16 @@ class TrainerDistillation(TrainerCallback):
         from workbench.losses.chunked import chunked_linear_distillation
 
         objective = self.objective
-        student = self._student_head.take(_logits(outputs))
-        inputs = self._teacher_inputs(batch, student.hidden.device)
+        hidden, student = self._student_head.take(_logits(outputs))
+        inputs = self._teacher_inputs(batch, hidden.device)
         inputs.pop("labels", None)
         with torch.no_grad(), frozen(self.teacher):
-            teacher = self._teacher_head.take(_logits(self.teacher(**inputs, logits_to_keep=1)))
+            teacher_hidden, teacher = self._teacher_head.take(_logits(self.teacher(**inputs, logits_to_keep=1)))
         mask = labels != IGNORED
 
         def value(ce_weight: float, kd_weight: float) -> Tensor:
             return chunked_linear_distillation(
-                _cut(student.hidden, shifts), student.weight, _cut(teacher.hidden, shifts), teacher.weight, mask,
+                _cut(hidden, shifts), student.weight, _cut(teacher_hidden, shifts), teacher.weight, mask,
                 loss=objective.loss, student_bias=student.bias, teacher_bias=teacher.bias, labels=labels,
                 ce_weight=ce_weight, kd_weight=kd_weight, softcap=(student.softcap, teacher.softcap),
                 chunk_size=self.chunk_size, num_items=num_items, **objective.chunked_options(),

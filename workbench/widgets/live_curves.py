@@ -21,13 +21,16 @@ class LiveCurves(widgets.VBox):
     def __init__(self) -> None:
         self.points: dict[str, list[tuple[float, float]]] = {}
         self.figure = live(_empty())
-        super().__init__([])  # the figure comes with its first point: drawn while hidden, it would not know its width
+        # A figure widget put into a box that is on the page already may stay empty: it is there from the start, and
+        # shows with its first point.
+        super().__init__([self.figure, FitWidth()] if isinstance(self.figure, widgets.Widget) else [])
+        self.layout.display = "none"
 
     def clear(self) -> None:
         """Forget all curves."""
         self.points = {}
         self.figure.data = []
-        self.children = []
+        self.layout.display = "none"
 
     def add(self, points: Iterable[Point]) -> None:
         """Draw more points."""
@@ -51,8 +54,7 @@ class LiveCurves(widgets.VBox):
             self.figure.add_trace(go.Scatter(x=x, y=y, name=series, mode="lines", line=line))
         if len(self.figure.data) > SERIES_SHOWN:
             self.figure.data = self.figure.data[-SERIES_SHOWN:]
-        if not self.children and isinstance(self.figure, widgets.Widget):
-            self.children = [self.figure, FitWidth()]
+        self.layout.display = ""
 
 
 def _thinned(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
