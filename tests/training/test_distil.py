@@ -1,5 +1,6 @@
 """Distillation of real models on real text: it pulls, it leaves the teacher alone, it refuses what cannot be."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -147,3 +148,27 @@ def test_vocabularies_of_different_size_are_refused_before_any_step(text, teache
 def test_objectives_that_cannot_be_are_refused(objective, message):
     with pytest.raises(ValueError, match=message):
         objective.check()
+
+
+@pytest.mark.parametrize(("loss", "options"), [("forward_kl", {"temperature": 2.0}), ("skew_kl", {}), ("taid", {})])
+def test_without_logits_of_a_whole_batch_a_student_learns_the_same(text, teacher, loss, options):
+    """``chunked`` changes what is held in memory, not a number of the trajectory; for labels in the mixture, too."""
+    curves = []
+    for chunked in (False, True):
+        student = student_of(text)
+        history = distil(
+            student, teacher, windows(text), loss, loss_options=options, ce_weight=0.5, chunked=chunked, steps=12,
+            lr=1e-2, record_every=1, label=None,
+        )  # fmt: skip
+        curves.append(history.table)
+    plain, lean = curves
+    assert plain["quantity"].tolist() == lean["quantity"].tolist()
+    np.testing.assert_allclose(lean["value"], plain["value"], rtol=1e-4)
+
+
+def test_what_cannot_do_without_logits_is_refused_before_any_step(text, teacher):
+    student = student_of(text)
+    with pytest.raises(ValueError, match="total_variation"):
+        distil(student, teacher, windows(text), "total_variation", chunked=True, steps=1, lr=1e-2)
+    with pytest.raises(ValueError, match="no linear output layer"):
+        distil(torch.nn.Linear(2, 3), torch.nn.Linear(2, 3), [], "forward_kl", chunked=True, steps=1, lr=1e-2)

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from workbench.losses.row_kernels import ROW_KERNELS
 from workbench.metrics.language import LanguageScores, held_out_scores
 from workbench.models.next_token import logits_of, next_token_loss
 from workbench.models.pretrained import find_pretrained
@@ -26,8 +27,10 @@ from workbench.training.checkpoints import save_weights
 from workbench.training.distil import distil
 from workbench.training.ladder import default_lr
 from workbench.training.loop import History, fit
+from workbench.training.objective import Objective
 
 POINTS = 20  # evaluations of a run
+LARGE_VOCABULARY = 8192  # words
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "tokenizer.model", "chat_template.jinja",
@@ -115,7 +118,11 @@ def train_student(
     weights = initial_weights(text.vocab_size, size, seed=run.seed)
     where = bench_device(run)
     student = LeanLM(weights, size, context=run.context).to(where)
-    at_once = max(part for part in range(1, min(run.batch_size, text.at_once) + 1) if run.batch_size % part == 0)
+    objective = objective_named(run.loss, steps=run.steps)
+    # The logits of a large vocabulary are better never made; small ones are quicker as they are.
+    chunked = teacher is not None and text.vocab_size >= LARGE_VOCABULARY and objective.loss in ROW_KERNELS
+    most = run.batch_size if chunked else min(run.batch_size, text.at_once)
+    at_once = max(part for part in range(1, most + 1) if run.batch_size % part == 0)
     batches = random_windows(prepared.training, context=run.context, batch_size=at_once, seed=run.seed)
     meter, step_now = Meter(run.batch_size * run.context, on_point), [0]
 
@@ -136,7 +143,7 @@ def train_student(
         "accumulate": run.batch_size // at_once, "evaluate": evaluate, "evaluate_every": every, "on_step": after,
         "seed": run.seed, "label": None, "checkpoint": checkpoint, "checkpoint_every": every, "state": {"meter": meter},
     }  # fmt: skip
-    _train(run, student, teacher, (batch.to(where) for batch in batches), options)
+    _train(objective, chunked, student, teacher, (batch.to(where) for batch in batches), options)
     scores = _score(student, teacher, text, where)
     row = {
         "teacher": run.source if facts is None else facts.name,
@@ -171,9 +178,13 @@ def save_student(student: TrainedStudent, run: StudentRun, text: BenchText, fold
 
 
 def _train(
-    run: StudentRun, student: LeanLM, teacher: nn.Module | None, batches: Any, options: dict[str, Any]
+    objective: Objective,
+    chunked: bool,
+    student: LeanLM,
+    teacher: nn.Module | None,
+    batches: Any,
+    options: dict[str, Any],
 ) -> History:
-    objective = objective_named(run.loss, steps=run.steps)
     if teacher is None:
 
         def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -182,7 +193,7 @@ def _train(
         return fit(student, batches, loss, **options)
     return distil(
         student, teacher, batches, objective.loss, loss_options=dict(objective.options),
-        ce_weight=objective.ce_weight, kd_weight=objective.kd_weight, **options,
+        ce_weight=objective.ce_weight, kd_weight=objective.kd_weight, chunked=chunked, **options,
     )  # fmt: skip
 
 

@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.models.last_layer import last_hidden_states, last_layer
 from workbench.models.next_token import logits_of
 from workbench.training.fit_checkpoint import Stateful
 from workbench.training.loop import History, TrainingDiverged, fit
 from workbench.training.objective import DistillationLoss, Divergence
+
+LOST = "the student's logits are not finite any more: lower lr={lr:g}."
 
 
 def distil(
@@ -27,6 +30,7 @@ def distil(
     loss_options: Mapping[str, Any] | None = None,
     ce_weight: float = 0.0,
     kd_weight: float = 1.0,
+    chunked: bool = False,
     schedule: str = "cosine",
     warmup: float = 0.0,
     weight_decay: float = 0.0,
@@ -56,19 +60,25 @@ def distil(
             walks (``t`` of ``taid``, a learnt ``temperature``) is driven here and recorded with the loss.
         loss_options: of the named loss; of :class:`workbench.losses.TAIDSchedule` for ``taid``.
         ce_weight, kd_weight: weights of cross-entropy on the labels and of the divergence.
+        chunked: never make the logits of a whole batch, but the loss from the last hidden states
+            (:func:`workbench.losses.chunked_linear_distillation`): for large vocabularies.
 
     Raises:
-        ValueError: vocabularies of different size, or what :func:`fit` refuses.
+        ValueError: vocabularies of different size, with ``chunked`` a loss or a model that cannot be had so, or what
+            :func:`fit` refuses.
         TrainingDiverged: the loss is not finite any more.
     """
     _check_vocabularies(student, teacher)
     objective = DistillationLoss(
         loss, options=loss_options, ce_weight=ce_weight, kd_weight=kd_weight, total_steps=steps
     )
+    if chunked:
+        objective.check_chunked()
+        for model in (student, teacher):
+            last_layer(model)  # refuses a model without one
     trajectory = History()
 
-    def value(model: nn.Module, batch: Any) -> Tensor:
-        inputs, labels, mask = unpack(batch)
+    def of_logits(model: nn.Module, inputs: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
         student_logits = logits_of(model, inputs)
         with torch.no_grad():
             teacher_logits = logits_of(teacher, inputs).to(student_logits.device)
@@ -80,7 +90,22 @@ def distil(
             # The losses refuse NaN; here its cause is known, and it is looked for only when one did.
             if student_logits.isfinite().all() or not teacher_logits.isfinite().any():
                 raise
-            raise TrainingDiverged(f"the student's logits are not finite any more: lower lr={lr:g}.") from error
+            raise TrainingDiverged(LOST.format(lr=lr)) from error
+
+    def of_hidden_states(model: nn.Module, inputs: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+        first = not trajectory.observations  # that the last layer is all there is to the logits is looked at once
+        hidden = last_hidden_states(model, inputs, check=first)
+        with torch.no_grad():
+            taught = last_hidden_states(teacher, inputs, check=first)
+        try:
+            return objective.from_hidden_states(hidden, last_layer(model), taught, last_layer(teacher), labels, mask)
+        except ValueError as error:
+            if hidden.isfinite().all() or not taught.isfinite().all():
+                raise
+            raise TrainingDiverged(LOST.format(lr=lr)) from error
+
+    def value(model: nn.Module, batch: Any) -> Tensor:
+        return (of_hidden_states if chunked else of_logits)(model, *unpack(batch))
 
     def after(step: int, known: dict[str, float]) -> None:
         known |= objective.walking  # what this step's loss used

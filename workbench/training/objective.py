@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.errors import check_choice
+from workbench.models.last_layer import LastLayer
 from workbench.training.objective_losses import LearntTemperature, loss_names, pull_by_name, without_labels
 
 Divergence = Callable[..., Tensor]
@@ -124,6 +126,7 @@ class DistillationLoss:
         self.ce_weight, self.kd_weight, self.total_steps = ce_weight, kd_weight, total_steps
         self.schedule, self.learnt, self.step, self._seen = None, None, 0, []
         options = dict(options or {})
+        self._rows = (loss, {} if loss == "taid" else options)  # what from_hidden_states needs to know
         if loss == NO_TEACHER:
             self.divergence = None
         elif callable(loss):
@@ -178,6 +181,65 @@ class DistillationLoss:
                 flat if flat.dtype.itemsize > 2 else flat.float(), wanted.flatten()
             )
         return total
+
+    def check_chunked(self) -> None:
+        """Raise ``ValueError`` unless :meth:`from_hidden_states` has this loss with these options."""
+        one = torch.zeros(1, 1)
+        layer = LastLayer(one)
+        with torch.no_grad():
+            self._chunked(one, layer, one, layer, torch.zeros(1, dtype=torch.long), None, self.ce_weight, 1.0)
+
+    def from_hidden_states(
+        self,
+        student_hidden: Tensor,
+        student_layer: LastLayer,
+        teacher_hidden: Tensor | None,
+        teacher_layer: LastLayer | None,
+        labels: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The same number from hidden states ``[..., width]``; no logits of a whole batch ever exist.
+
+        For labels alone the teacher may be None.
+
+        Raises:
+            ValueError: a loss that :func:`workbench.losses.chunked_linear_distillation` does not have.
+        """
+        if teacher_hidden is None:  # its weight is 0: it is never multiplied
+            teacher_hidden, teacher_layer = student_hidden.detach(), student_layer
+        models = (student_hidden, student_layer, teacher_hidden, teacher_layer, labels, mask)
+        loss = self._chunked(*models, self.ce_weight, self.kd_weight)
+        if self.schedule is not None:  # it wants the divergence alone
+            with torch.no_grad():
+                alone = self._chunked(*models, 0.0, 1.0) if self.ce_weight else loss.detach() / self.kd_weight
+            self._seen.append(alone)
+        return loss
+
+    def _chunked(
+        self,
+        student_hidden: Tensor,
+        student: LastLayer,
+        teacher_hidden: Tensor,
+        teacher: LastLayer,
+        labels: Tensor,
+        mask: Tensor | None,
+        ce_weight: float,
+        kd_weight: float,
+    ) -> Tensor:
+        from workbench.losses.chunked import chunked_linear_distillation
+
+        name, options = self._rows
+        if not isinstance(name, str):
+            raise ValueError("hidden states need a loss by name: it makes the gradient of the logits by itself.")
+        common = {key: options[key] for key in ("temperature", "scale_by_t2") if key in options}
+        own = {key: value for key, value in options.items() if key not in common}
+        return chunked_linear_distillation(
+            student_hidden, student.weight, teacher_hidden, teacher.weight, mask,
+            loss="forward_kl" if name == NO_TEACHER else name,
+            loss_options=own if self.schedule is None else {"t": self.t}, student_bias=student.bias,
+            teacher_bias=teacher.bias, labels=labels, ce_weight=ce_weight, kd_weight=kd_weight,
+            softcap=(student.softcap, teacher.softcap), **common,
+        )  # fmt: skip
 
     def advance(self) -> None:
         """End of an optimiser step: TAID's schedule sees the mean divergence of the step's batches, a learnt

@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from workbench.losses import TAIDSchedule, chunked_linear_distillation, topk_kl
+from workbench.losses import chunked_linear_distillation, topk_kl
+from workbench.models.last_layer import last_hidden_states, last_layer
 from workbench.models.small_lm import ModelSize, initial_weights
 from workbench.models.stacked_lm import LeanLM
 from workbench.runtime import measure
 from workbench.training.checkpoints import save_weights
 from workbench.training.loop import History, TrainingDiverged, fit
-from workbench.training.objective import NO_TEACHER, Objective
+from workbench.training.objective import DistillationLoss, Objective
 from workbench.training.teacher_cache import TeacherCache
 
 TOP_K = "topk_kl"  # from the stored top k; every other objective is exact over the whole vocabulary
@@ -74,31 +75,22 @@ MEASURES = ("nats", "nats_per_token", "perplexity", "kl_to_teacher", "reverse_kl
 
 
 def _train(task: RealTask, model: LeanLM, windows: Tensor, cache: TeacherCache) -> History:
-    objective, head = task.objective, cache.head
-    schedule = TAIDSchedule(**dict(objective.options)) if objective.loss == "taid" else None
-    latest, walked = [0.0], History()
+    head, walked = cache.head, History()
+    objective = None if task.objective.loss == TOP_K else DistillationLoss.of(task.objective, total_steps=task.steps)
 
     def loss(student: LeanLM, numbers: Tensor) -> Tensor:
         tokens = windows[numbers]
-        hidden, weight = student.hidden_states(tokens[:, :-1]).squeeze(0), student.embedding.squeeze(0)
-        if objective.loss == TOP_K:
-            return topk_kl(hidden @ weight.T, *cache.top_k(numbers))
-        options = {"t": schedule.t} if schedule is not None else dict(objective.options)
-        value = chunked_linear_distillation(
-            hidden, weight, cache.hidden_states(numbers), head.weight, teacher_bias=head.bias,
-            softcap=(None, head.softcap), labels=tokens[:, 1:], ce_weight=objective.ce_weight,
-            loss="forward_kl" if objective.loss == NO_TEACHER else objective.loss, loss_options=options,
-            kd_weight=objective.kd_weight if objective.needs_teacher else 0.0,
-        )  # fmt: skip
-        latest[0] = value.item()
-        return value
+        hidden, mine = last_hidden_states(student, tokens[:, :-1]), last_layer(student)
+        if objective is None:
+            return topk_kl(mine.logits(hidden), *cache.top_k(numbers))
+        return objective.from_hidden_states(hidden, mine, cache.hidden_states(numbers), head, tokens[:, 1:])
 
     def after(step: int, _known: dict[str, float]) -> None:
-        if schedule is None:
+        if objective is None:
             return
         if step % task.record_every == 0 or step in (1, task.steps):
-            walked.record(step, t=schedule.t)
-        schedule.update(latest[0], step, task.steps)
+            walked.record(step, **objective.walking)
+        objective.advance()
 
     history = fit(
         model, _numbers(task), loss, steps=task.steps, lr=task.lr, warmup=task.warmup, precision=task.precision,
