@@ -29,7 +29,7 @@ def test_the_quick_form_measures_what_is_there_and_says_what_is_not(no_peers, mo
     table = bench.run(quick=True)
     said = capsys.readouterr().out
     assert all(f"{peer.requirement} is not measured" in said for peer in environments.PEERS.values())
-    measured = table[table.implementation != "floor"]
+    measured = table[~table.implementation.str.startswith("floor")]
     assert set(measured.section) == {"linear", "growth", "logits"}
     assert set(measured.implementation) == {"naive", "eager", "ours", "ours bf16"}
     assert measured.agree.dropna().all()

@@ -17,7 +17,7 @@ NUMBERS = 2**24  # of the arrays that the memory's speed is taken from
 
 
 def floor(shape: Shape, threads: Sequence[int]) -> pd.DataFrame:
-    """Rows ``floor`` of the sections ``linear`` and ``logits``, for each number of threads.
+    """Rows ``floor`` (and ``floor bf16``) of the sections ``linear`` and ``logits``, for each number of threads.
 
     Linear: the student's three products and the teacher's one over the positions that count, at the best speed
     of a matrix product here; memory is the gradients, of the weight and of the hidden states. Logits: reading both
@@ -31,24 +31,29 @@ def floor(shape: Shape, threads: Sequence[int]) -> pd.DataFrame:
     rows = []
     for count in threads:
         with with_threads(count):
-            speed, copied = _multiply_per_second(shape.width), _mib_per_second()
+            speed, narrow = (_multiply_per_second(shape.width, dtype) for dtype in (torch.float32, torch.bfloat16))
+            copied = _mib_per_second()
         print(
-            f"floor, {count} thread{'s' * (count > 1)}: {flops / 1e9:.1f} GFLOP at {speed / 1e9:.0f} GFLOP/s, "
-            f"{weight + hidden:.0f} MiB of gradients; logits {3 * logits:.0f} MiB at {copied / 1024:.1f} GiB/s."
+            f"floor, {count} thread{'s' * (count > 1)}: {flops / 1e9:.1f} GFLOP at {speed / 1e9:.0f} GFLOP/s "
+            f"(bf16 {narrow / 1e9:.0f}), {weight + hidden:.0f} MiB of gradients; "
+            f"logits {3 * logits:.0f} MiB at {copied / 1024:.1f} GiB/s."
         )
         common = {"implementation": "floor", "loss_name": "any", "tokens": shape.tokens, "threads": count}
         rows += [
             common | {"section": "linear", "wall_seconds": flops / speed, "peak_mib": weight + hidden},
+            common
+            | {"section": "linear", "wall_seconds": flops / narrow, "peak_mib": weight + hidden}
+            | {"implementation": "floor bf16"},
             common | {"section": "logits", "wall_seconds": 3 * logits / copied, "peak_mib": logits},
         ]
     table = pd.DataFrame(rows)
     return table.assign(cpu_seconds=table.wall_seconds * table.threads)
 
 
-def _multiply_per_second(width: int) -> float:
+def _multiply_per_second(width: int, dtype: torch.dtype) -> float:
     """Floating-point operations a second, the best of ten products, by the CPU time of a thread."""
-    left, right = torch.ones(ROWS, width), torch.ones(width, WORDS)
-    out = torch.empty(ROWS, WORDS)
+    left, right = torch.ones(ROWS, width, dtype=dtype), torch.ones(width, WORDS, dtype=dtype)
+    out = torch.empty(ROWS, WORDS, dtype=dtype)
     seconds = _best(lambda: torch.mm(left, right, out=out), repeats=10)
     return 2 * ROWS * WORDS * width / seconds
 
