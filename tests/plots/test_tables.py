@@ -50,3 +50,12 @@ def test_the_claims_table_is_not_cut_and_says_verdicts_by_sign():
     html = claims(result.check()).to_html()
     assert long in html
     assert "✓ supported" in html
+
+
+def test_a_size_is_shown_whole_and_a_ratio_with_its_digits():
+    table = pd.DataFrame({"teacher_parameters": [1344960.0, float("nan")], "ratio": [2.5, 1 / 3], "measure": "nats",
+                          "mean": 1.0, "error": 0.1, "n": 5})  # fmt: skip
+    html = beside_published(table).to_html()
+    assert ">1,344,960<" in html
+    assert ">2.5<" in html
+    assert ">nan<" not in html

@@ -153,6 +153,14 @@ def test_without_a_tagged_cell_the_first_figure_of_moderate_size_is_the_cards():
     assert card_figure(notebook)["data"] == small["data"]
 
 
+def test_a_progress_told_line_by_line_is_one_note_and_what_was_printed_between_stays_in_its_place():
+    told = [("stderr", "after 1 s\n"), ("stderr", "after 2 s\n"), ("stdout", "a table\n"), ("stderr", "after 3 s\n")]
+    outputs = [new_output("stream", name=name, text=text) for name, text in told]
+    html = notebook_body(new_notebook(cells=[new_code_cell("x", outputs=outputs)]), template={}, pages={}).html
+    assert html.count("<summary>Messages</summary>") == 2
+    assert html.index("after 1 s") < html.index("after 2 s") < html.index("a table") < html.index("after 3 s")
+
+
 def test_outputs_that_would_load_from_the_network_lose_that_part():
     html = '<script src="https://cdn.example/x.js"></script><img src="//cdn.example/x.png"><p>kept</p>'
     outputs = [new_output("display_data", {"text/html": html})]

@@ -39,6 +39,8 @@ def beside_published(table: pd.DataFrame, *, digits: int = 4, caption: str | Non
     check_columns(table, mean="mean", error="error", n="n")
     shown = table[[name for name in table.columns if name not in NUMBERS]].copy()
     shown.columns = [str(name).replace("_", " ") for name in shown.columns]
+    for name in shown.columns[shown.dtypes == "float64"]:  # a size with six decimals says nothing more
+        shown[name] = ["" if pd.isna(value) else f"{value:,.10g}" for value in shown[name]]
     shown["mean ± s.e."] = [
         mean_and_error(mean, error, digits=digits) for mean, error in zip(table["mean"], table["error"], strict=True)
     ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any, NamedTuple
 
+import nbformat
 from nbconvert.filters import Highlight2HTML, strip_ansi
 
 from workbench.runs.gallery import markdown
@@ -70,11 +71,24 @@ def _code(cell: Any, highlight: Highlight2HTML) -> str:
 
 def _outputs(outputs: list[Any], template: dict[str, Any], renderer: markdown.Renderer) -> str:
     shown: list[str] = []
-    for output in outputs:
+    for output in _told_together(outputs):
         html = _output(output, template, renderer)
         if html and html not in shown[-1:]:  # three progress bars leave one note, not three
             shown.append(html)
     return "\n".join(shown)
+
+
+def _told_together(outputs: list[Any]) -> list[Any]:
+    """Neighbouring messages as one: a progress that is told line by line leaves one note, not twenty."""
+    together: list[Any] = []
+    for output in outputs:
+        before = together[-1] if together else None
+        if before is not None and output.output_type == before.output_type == "stream" and output.name == before.name:
+            text = "\n".join(part.text.strip("\n") for part in (before, output))
+            together[-1] = nbformat.from_dict({**before, "text": text})
+        else:
+            together.append(output)
+    return together
 
 
 def _output(output: Any, template: dict[str, Any], renderer: markdown.Renderer) -> str:
