@@ -27,8 +27,8 @@ def label_axes(figure: go.Figure, *, x: str, y: str, log_x: bool = False, log_y:
 
 
 def height_for(groups: int) -> int:
-    """Pixels of a figure whose legend lists ``groups`` groups, about four in a row, so that the plot keeps its size."""
-    return HEIGHT + 22 * max(0, math.ceil(groups / 4) - 1)
+    """Pixels of a figure of ``groups`` groups: its legend has about four in a row, and many lines need room."""
+    return HEIGHT + 22 * max(0, math.ceil(groups / 4) - 1) + 20 * max(0, groups - 6)
 
 
 def log_ticks(values: Iterable[float]) -> list[float]:
