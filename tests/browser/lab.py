@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from workbench.datasets.fetch import fetch
+from workbench.files import data_folder
+
 SECONDS_TO_START = 120  # a loaded machine imports slowly; only a server that never comes fails
 
 
@@ -51,6 +54,13 @@ def jupyterlab(folder: Path, settings: Path, **environment: str) -> Iterator[str
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def data_with_texts(folder: Path) -> Path:
+    """``folder`` as a data folder of its own that already has the texts, so that nothing is fetched twice."""
+    fetch("shakespeare")  # on a clean machine nothing has asked for it yet
+    (folder / "assets").symlink_to(data_folder() / "assets", target_is_directory=True)
+    return folder
 
 
 def open_notebook(page, address: str, name: str, *, timeout: float) -> None:

@@ -5,8 +5,7 @@ import os
 import nbformat
 import pytest
 
-from tests.browser.lab import jupyterlab, open_notebook, run_all_cells
-from workbench.files import data_folder
+from tests.browser.lab import data_with_texts, jupyterlab, open_notebook, run_all_cells
 
 pytestmark = pytest.mark.browser
 
@@ -21,8 +20,7 @@ DRAWN = """() => [...document.querySelectorAll('.js-plotly-plot .scatterlayer .t
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    folder, data = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("data")
-    (data / "assets").symlink_to(data_folder() / "assets", target_is_directory=True)
+    folder, data = tmp_path_factory.mktemp("notebooks"), data_with_texts(tmp_path_factory.mktemp("data"))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, folder / "form.ipynb")
@@ -40,7 +38,8 @@ def test_a_form_runs_its_experiment_draws_the_curves_and_shows_the_claims(lab, c
     run.wait_for(timeout=MILLISECONDS)
     assert not page.locator(".jp-OutputArea-output .js-plotly-plot").first.is_visible()  # nothing to draw yet
     run.click()
-    page.wait_for_function(DRAWN, timeout=MILLISECONDS)
+    page.wait_for_function(f"() => ({DRAWN})() || document.body.innerText.includes('Error:')", timeout=MILLISECONDS)
+    assert page.evaluate(DRAWN), page.locator(".jp-OutputArea-output").first.inner_text()
     page.locator(".workbench-report", has_text="Claims").wait_for(timeout=MILLISECONDS)
     assert page.locator(".workbench-report tr", has_text="TAID beats reverse KL").count() == 1
     if folder := os.environ.get("WORKBENCH_PICTURES"):

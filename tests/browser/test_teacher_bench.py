@@ -8,8 +8,7 @@ import statistics
 import nbformat
 import pytest
 
-from tests.browser.lab import jupyterlab, open_notebook, run_all_cells
-from workbench.files import data_folder
+from tests.browser.lab import data_with_texts, jupyterlab, open_notebook, run_all_cells
 
 pytestmark = pytest.mark.browser
 
@@ -42,8 +41,7 @@ WATCH = """() => {
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """JupyterLab over a notebook that holds the bench, with a store of runs of its own."""
-    folder, data = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("data")
-    (data / "assets").symlink_to(data_folder() / "assets", target_is_directory=True)
+    folder, data = tmp_path_factory.mktemp("notebooks"), data_with_texts(tmp_path_factory.mktemp("data"))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, folder / "bench.ipynb")
