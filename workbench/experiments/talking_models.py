@@ -71,7 +71,7 @@ class Config(Profiled):
     rounds: tuple[int, ...] = (1,)  # questions that a student asks per input
     message_dim: int = 32  # numbers in a message
     steps: int = 400  # optimiser steps of a student of digits
-    text_steps: int = 150  # optimiser steps of a student of texts
+    text_steps: int = 115  # optimiser steps of a student of texts
     batch_size: int = 16  # inputs a step, half with and half without label
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # data split, labels and first weights, the spread is the error bar
     profile: str = "quick"  # smoke, quick, full or paper
