@@ -1,0 +1,1 @@
+"""Fewer bits, same shapes: grids, methods that choose codes, packed storage and low-bit products."""
