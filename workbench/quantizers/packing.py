@@ -69,12 +69,16 @@ def unpack_codes(packed: Tensor, bits: int, columns: int) -> Tensor:
         if ratio > 1:
             codes &= 2**bits - 1
         return codes.flatten(-2)[..., :columns]
-    parts = _filled(packed, bits).unflatten(-1, (-1, bits)).to(torch.int64)
-    word = parts[..., 0].clone()
-    for place in range(1, bits):
-        word |= parts[..., place] << (8 * place)
-    codes = torch.stack([(word >> (bits * place)) & (2**bits - 1) for place in range(CODES)], dim=-1)
-    return codes.to(torch.uint8).flatten(-2)[..., :columns]
+    parts = _filled(packed, bits).unflatten(-1, (-1, bits))
+    codes = parts.new_empty(*parts.shape[:-1], CODES)
+    for place in range(CODES):
+        byte, shift = divmod(bits * place, 8)
+        code = codes[..., place]
+        torch.bitwise_right_shift(parts[..., byte], shift, out=code)
+        if shift + bits > 8:  # the rest of it begins the next byte
+            code |= parts[..., byte + 1] << (8 - shift)
+    codes &= 2**bits - 1
+    return codes.flatten(-2)[..., :columns]
 
 
 def _filled(values: Tensor, multiple: int) -> Tensor:
