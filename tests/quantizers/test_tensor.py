@@ -11,7 +11,7 @@ from workbench.quantizers.layout import back_to_outputs, grouped_along_outputs
 from workbench.quantizers.outliers import SparseOutliers
 from workbench.quantizers.rtn import quantize_rtn
 from workbench.quantizers.spec import QuantSpec
-from workbench.quantizers.tables import BilevelTable
+from workbench.quantizers.spqr_scales import together, two_levels
 from workbench.quantizers.tensor import QuantizedTensor
 from workbench.quantizers.transforms import InputScale
 
@@ -64,8 +64,10 @@ def everything():
     scaled = transform.apply_to_weight(WEIGHT)
     spec = QuantSpec(3, 16, zero="float")
     grid = fit_grid(scaled[:, order], spec)
-    scales = BilevelTable.store(grid.scale[..., 0], bits=3, run=16)
-    zeros = BilevelTable.store(grid.zero[..., 0], bits=3, run=16)
+    scales, zeros = (
+        together([two_levels(part, 3, 16, "float16") for part in table[..., 0].unbind(1)])
+        for table in (grid.scale, grid.zero)
+    )
     grid = dataclasses.replace(grid, scale=scales.values()[..., None], zero=zeros.values()[..., None])
     codes = grid.encode(scaled[:, order])
     lost = torch.empty_like(scaled)

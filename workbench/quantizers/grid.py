@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,14 +80,12 @@ def fit_grid(
     *,
     layer: str = "",
     counted: Tensor | None = None,
-    include_zero: bool | None = None,
 ) -> Grid:
     """The grid of ``weight [rows, columns]`` under ``spec``.
 
     Args:
         layer: name that errors are told with.
         counted: bool ``[rows, columns]``, the weights whose range counts (SpQR leaves outliers out); None, all.
-        include_zero: widen every range to hold 0.0; None does so for an integer zero and not for a float one.
 
     Raises:
         TypeError, ValueError: as :func:`check_weight`; the group does not divide the inputs; a scale or zero is
@@ -102,9 +101,7 @@ def fit_grid(
     if spec.codebook is not None:
         largest = torch.maximum(-low, high).clamp_(min=SMALLEST)
         return Grid(as_stored(largest, spec, "scale", layer), None, spec)
-    if include_zero is None:
-        include_zero = spec.zero == "integer"
-    if include_zero:
+    if spec.zero == "integer":
         low, high = low.clamp(max=0), high.clamp(min=0)
     if spec.clip == "mse":
         return _least_error(grouped, marked, low, high, spec, layer)
@@ -125,7 +122,8 @@ def check_weight(weight: Tensor, layer: str = "") -> Tensor:
     if weight.dim() != 2 or not weight.numel():
         raise ValueError(f"{name}: expected a matrix [out, in] with entries, got shape {tuple(weight.shape)}.")
     weight = weight.detach().float()
-    bad = weight.numel() - int(torch.isfinite(weight).sum())
+    # One sum tells in nearly all cases; only one that is not finite asks for each entry.
+    bad = 0 if math.isfinite(weight.sum()) else weight.numel() - int(torch.isfinite(weight).sum())
     if bad:
         raise ValueError(
             f"{name}: {bad} of {weight.numel()} weights are NaN or infinite: repair the checkpoint, "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.quantizers.codebooks import decode_dynamic, encode_dynamic
-from workbench.quantizers.grid import STORED, decode, fit_grid
+from workbench.quantizers.grid import STORED, decode
 from workbench.quantizers.packing import pack_codes, unpack_codes
 from workbench.quantizers.spec import QuantSpec
 
@@ -79,9 +79,9 @@ class PackedTable:
 
 @dataclass(frozen=True)
 class BilevelTable:
-    """Numbers rounded to a few bits themselves, in runs of neighbouring rows of one group (SpQR).
+    """Numbers rounded to a few bits themselves, in runs of neighbouring rows of one group (Dettmers et al. 2023, SpQR).
 
-    The second level's grid has a float zero and its range holds 0, as in SpQR's code (Dettmers et al. 2023).
+    The second level's grids have float zeros; :mod:`workbench.quantizers.spqr_scales` fits them.
     """
 
     packed: Tensor  # [groups, bytes of the rows' codes]
@@ -90,25 +90,6 @@ class BilevelTable:
     bits: int
     rows: int
     kind: ClassVar[str] = "bilevel"
-
-    @classmethod
-    def store(
-        cls, values: Tensor, *, bits: int, run: int, scale_dtype: str = "float16", layer: str = ""
-    ) -> BilevelTable:
-        """Round ``values [rows, groups]``; raises ``ValueError`` if ``run`` does not divide the rows."""
-        if values.shape[0] % run:
-            raise ValueError(
-                f"{layer or 'weight'}: {values.shape[0]} output rows cannot be divided into runs of {run}: "
-                "take a scale_group that divides them."
-            )
-        spec = QuantSpec(bits, run, zero="float", scale_dtype=scale_dtype)
-        turned = values.t().contiguous().float()
-        grid = fit_grid(turned, spec, layer=layer, include_zero=True)
-        kind = STORED[scale_dtype]
-        return cls(
-            pack_codes(grid.encode(turned), bits),
-            grid.scale.squeeze(-1).to(kind), grid.zero.squeeze(-1).to(kind), bits, values.shape[0],
-        )  # fmt: skip
 
     def values(self) -> Tensor:
         codes = unpack_codes(self.packed, self.bits, self.rows).unflatten(1, (self.scales.shape[1], -1))

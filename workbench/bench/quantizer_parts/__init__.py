@@ -1,0 +1,1 @@
+"""Parts of the bench of the quantizers, one per subject: each has ``measure(quick, threads)``."""
