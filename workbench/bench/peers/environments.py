@@ -21,7 +21,7 @@ DONE = "complete.txt"
 
 @dataclass(frozen=True)
 class Peer:
-    """A package at one version, and whether pip shall fetch what it needs and this environment lacks."""
+    """A package at one version (and what its import needs), and whether pip shall fetch all that this one lacks."""
 
     requirement: str
     with_dependencies: bool = False  # Liger's Triton and torchdistill's torchvision are not used on a CPU
@@ -34,6 +34,13 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
         "torchdistill": Peer("torchdistill==1.1.5"),
     }
 )
+QUANTIZER_PEERS: Mapping[str, Peer] = MappingProxyType(
+    {
+        "bitsandbytes": Peer("bitsandbytes==0.50.2"),
+        "hqq": Peer("hqq==0.2.8.post1 termcolor==3.3.0"),
+        "torchao": Peer("torchao==0.18.0"),
+    }
+)
 
 
 def peer_python(name: str, *, install: bool) -> Path | None:
@@ -42,7 +49,7 @@ def peer_python(name: str, *, install: bool) -> Path | None:
     The environment sees all packages of the running one (torch is not downloaded twice); nothing is
     ever installed into the running one.
     """
-    peer, folder = PEERS[name], data_folder() / "peers" / name
+    peer, folder = (PEERS | QUANTIZER_PEERS)[name], data_folder() / "peers" / name
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = f"{peer.requirement} for {sys.executable} {sys.version}\n"
     done = folder / DONE
@@ -74,7 +81,8 @@ def _borrow_packages(folder: Path) -> None:
 
 def _pip(python: Path, peer: Peer) -> None:
     options = [] if peer.with_dependencies else ["--no-deps"]
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *options, peer.requirement]
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *options]
+    command += peer.requirement.split()
     subprocess.run(command, check=True, timeout=SECONDS, capture_output=True, text=True)
 
 
