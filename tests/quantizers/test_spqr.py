@@ -14,6 +14,7 @@ from workbench.quantizers.rtn import quantize_rtn
 from workbench.quantizers.spec import QuantSpec
 from workbench.quantizers.spqr import quantize_spqr
 from workbench.quantizers.spqr_scales import gain_of_leaving_out, two_levels
+from workbench.quantizers.spqr_scales import fit_without_outliers
 from workbench.quantizers.tables import BilevelTable
 from workbench.quantizers.tensor import QuantizedTensor
 
@@ -207,3 +208,10 @@ def test_wrong_arguments_are_errors_that_name_the_layer(change, error, said):
     given_ = {"weight": weight, "hessian": hessian, "spec": SPEC} | change
     with pytest.raises(error, match=said):
         quantize_spqr(**given_, layer="q")
+
+
+def test_weights_that_hardly_differ_are_one_value_and_keep_zeros_within_half_precision():
+    group = 0.1 + 1e-8 * torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+    scale, zero = fit_without_outliers(group, None, QuantSpec(3, 16, zero="float"), "")
+    assert zero.abs().max() <= 1
+    torch.testing.assert_close(-scale * zero, group.mean(1))

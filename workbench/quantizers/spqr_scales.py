@@ -12,6 +12,7 @@ from workbench.quantizers.packing import pack_codes
 from workbench.quantizers.spec import QuantSpec
 from workbench.quantizers.tables import BilevelTable
 
+HARDLY = 2.0**10  # weights of a group that differ by less than this part of the largest are one value
 FARTHEST_ZERO = 2.0**15  # of a second-level grid; float16 ends at twice this
 
 
@@ -41,16 +42,23 @@ def fit_without_outliers(group: Tensor, counted: Tensor | None, spec: QuantSpec,
     """Scale and zero ``[rows]`` of ``group [rows, inputs]``, fitted on the weights that count.
 
     Where outliers leave no range, at most one value, it is [-1, 1], as in the authors' code; at large inputs that
-    happens in many groups.
+    happens in many groups. Weights that hardly differ count as equal: their zero would lie thousands of codes away,
+    and widen the range that the zeros of all neighbours are rounded in.
     """
-    grid = fit_grid(group, spec, layer=layer, counted=counted)
+    if spec.zero != "float":
+        grid = fit_grid(group, spec, layer=layer, counted=counted)
+        return grid.scale.flatten(), grid.zero.flatten()
+    kept = torch.ones_like(group, dtype=torch.bool) if counted is None else counted
+    none = ~kept.any(1)
+    low = group.masked_fill(~kept, torch.inf).amin(1).masked_fill_(none, 0.0)
+    high = group.masked_fill(~kept, -torch.inf).amax(1).masked_fill_(none, 0.0)
+    equal = (high - low) * HARDLY < torch.maximum(low.abs(), high.abs())
+    middle = torch.where(equal[:, None], ((low + high) / 2)[:, None], group)
+    grid = fit_grid(middle, spec, layer=layer, counted=counted)
     scale, zero = grid.scale.flatten(), grid.zero.flatten()
-    if counted is not None and spec.zero == "float":
-        low = group.masked_fill(~counted, torch.inf).amin(1)
-        high = group.masked_fill(~counted, -torch.inf).amax(1)
-        bare = (low >= high) & ~counted.all(1)
-        scale = scale.masked_fill(bare, 2 / (spec.levels - 1))
-        zero = zero.masked_fill(bare, (spec.levels - 1) / 2)
+    bare = (low >= high) & ~kept.all(1)
+    scale = scale.masked_fill(bare, 2 / (spec.levels - 1))
+    zero = zero.masked_fill(bare, (spec.levels - 1) / 2)
     return scale, zero
 
 

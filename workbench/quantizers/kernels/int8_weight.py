@@ -12,7 +12,7 @@ from workbench.quantizers.packing import pack_codes, unpack_codes
 from workbench.quantizers.tensor import QuantizedTensor
 
 BLOCK_BYTES = 2**20  # of codes turned into floats at a time
-# Tokens from which floats made of the codes multiply as fast as the bytes do (2048 x 2048, one and two threads).
+# Tokens from which floats made of the codes multiply as fast as the bytes do (2048 x 2048, one thread).
 FLOAT_TOKENS = {torch.float32: 96, torch.bfloat16: 16, torch.float16: 96, torch.float64: 1}
 
 
