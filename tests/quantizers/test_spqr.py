@@ -13,8 +13,7 @@ from workbench.quantizers.gptq import quantize_gptq
 from workbench.quantizers.rtn import quantize_rtn
 from workbench.quantizers.spec import QuantSpec
 from workbench.quantizers.spqr import quantize_spqr
-from workbench.quantizers.spqr_scales import gain_of_leaving_out, two_levels
-from workbench.quantizers.spqr_scales import fit_without_outliers
+from workbench.quantizers.spqr_scales import fit_without_outliers, gain_of_leaving_out, two_levels
 from workbench.quantizers.tables import BilevelTable
 from workbench.quantizers.tensor import QuantizedTensor
 
