@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from workbench.errors import UnknownName
+from workbench.quantizers.grid import Grid
 from workbench.quantizers.hqq import quantize_hqq
 from workbench.quantizers.kernels import KERNELS, automatic, blocked, int4, int8_weight, make_kernel
 from workbench.quantizers.kernels.int4_layout import block_rows, pack_layout, read_rows, unpack_layout
@@ -144,14 +145,14 @@ def test_tokens_of_zeros_and_unusable_tokens_leave_the_others_alone():
 def test_blocked_multiplies_every_width_of_code_without_the_whole_weight(bits, monkeypatch):
     monkeypatch.setattr(blocked, "BLOCK_BYTES", 4 * 256 * 10)
     quantized = quantize_rtn(weight(33), QuantSpec(bits, 32))
-    sizes, unpack = [], blocked.unpack_codes
+    sizes, decode_packed = [], Grid.decode_packed
 
     def watched(*arguments):
-        codes = unpack(*arguments)
-        sizes.append(codes.numel())
-        return codes
+        values = decode_packed(*arguments)
+        sizes.append(values.numel())
+        return values
 
-    monkeypatch.setattr(blocked, "unpack_codes", watched)
+    monkeypatch.setattr(Grid, "decode_packed", watched)
     found = make_kernel(quantized, "blocked").multiply(tokens(3))
     assert sizes == [2560, 2560, 2560, 3 * 256]
     torch.testing.assert_close(found.double(), exact(quantized, tokens(3)), rtol=1e-5, atol=1e-4)

@@ -5,6 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workbench.quantizers.codebooks import codebook_levels
+from workbench.quantizers.lookup import look_up
 from workbench.quantizers.packing import pack_codes, packed_width, unpack_codes
 
 
@@ -42,3 +44,16 @@ def test_codes_that_are_not_bytes_are_refused():
 def test_a_width_that_does_not_fit_the_columns_is_refused():
     with pytest.raises(ValueError, match="expected 4"):
         unpack_codes(torch.zeros(2, 3, dtype=torch.uint8), 4, 8)
+
+
+@given(bits=st.integers(1, 8), rows=st.integers(1, 3), columns=st.integers(0, 40), seed=st.integers(0, 99))
+def test_codes_are_looked_up_in_their_bytes_as_after_unpacking(bits, rows, columns, seed):
+    codes = torch.randint(2**bits, (rows, columns), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(look_up(pack_codes(codes, bits), bits, columns), codes.float())
+
+
+@pytest.mark.parametrize("name", ["nf4", "fp4"])
+def test_levels_of_a_codebook_are_looked_up_two_at_a_time(name):
+    codes = torch.arange(256, dtype=torch.uint8).view(2, 128) % 16
+    levels = codebook_levels(name, torch.device("cpu"))
+    assert torch.equal(look_up(pack_codes(codes, 4), 4, 128, name), levels[codes.long()])

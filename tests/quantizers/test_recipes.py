@@ -67,7 +67,7 @@ def test_names_that_do_not_exist_are_met_with_the_nearest():
     [
         (lambda: LayerRecipe(QuantSpec(4, 32), "awq", rotate=True), "rotate=True does not go with"),
         (lambda: LayerRecipe(QuantSpec(4, 32), "llm_int8"), "8 bits"),
-        (lambda: Recipe.of("gptq", 4, codebook="nf4"), "uniform grid"),
+        (lambda: Recipe.of("hqq", 4, codebook="nf4"), "uniform grid"),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_remedy(make, told):

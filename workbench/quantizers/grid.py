@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.quantizers.codebooks import SMALLEST, codebook_levels, nearest_code
+from workbench.quantizers.lookup import look_up
 from workbench.quantizers.spec import QuantSpec
 
 CLIP_STEPS, CLIP_LEAST, CLIP_POWER = 100, 0.2, 2.4  # shrinks of the range that are tried (the code of GPTQ)
@@ -37,6 +38,13 @@ class Grid:
         """Float32 values of ``codes [rows, columns]``."""
         grouped = codes.unflatten(1, (self.scale.shape[1], -1))
         return decode(grouped, self.scale, self.zero, self.spec).flatten(1)
+
+    def decode_packed(self, packed: Tensor, columns: int) -> Tensor:
+        """:meth:`decode` of packed codes ``[rows, bytes]``, without unpacking them first."""
+        values = look_up(packed, self.spec.bits, columns, self.spec.codebook).unflatten(1, (self.scale.shape[1], -1))
+        if self.zero is not None:
+            values.sub_(self.zero)
+        return values.mul_(self.scale).flatten(1)
 
     def round(self, values: Tensor) -> Tensor:
         """The nearest values of the grid."""

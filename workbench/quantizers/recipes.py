@@ -63,7 +63,7 @@ class LayerRecipe:
                 f"method='llm_int8' is defined for {QuantSpec(8, symmetric=True).label}, got {self.spec.label}: "
                 "take QuantSpec(8, symmetric=True)."
             )
-        if self.spec.codebook is not None and self.method in ("gptq", "spqr", "hqq"):
+        if self.spec.codebook is not None and self.method in ("spqr", "hqq"):
             raise ValueError(f"method={self.method!r} needs a uniform grid: drop codebook={self.spec.codebook!r}.")
 
     def for_width(self, width: int, widths: Iterable[int] = ()) -> LayerRecipe:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from workbench.quantizers.grid import Grid, decode
+from workbench.quantizers.grid import Grid
 from workbench.quantizers.layout import back_to_outputs
 from workbench.quantizers.outliers import SparseOutliers
 from workbench.quantizers.packing import pack_codes, unpack_codes
@@ -100,9 +100,15 @@ class QuantizedTensor:
         return self.zero_table.values()
 
     @property
+    def grid(self) -> Grid:
+        """Scales and zeros in the order of storage, to decode stored codes with."""
+        scale, zero = self.scales, self.zeros
+        return Grid(scale[..., None], None if zero is None else zero[..., None], self.spec)
+
+    @property
     def codes(self) -> Tensor:
         """Unpacked codes, uint8 ``[out, in]`` in the order of the inputs."""
-        return self._in_order(self._stored_codes(0, self.packed.shape[0]))
+        return self._in_order(unpack_codes(self.packed, self.spec.bits, self._stored_columns))
 
     @property
     def device(self) -> torch.device:
@@ -121,12 +127,7 @@ class QuantizedTensor:
         With ``axis=0`` the whole weight is made, since every block of storage holds all outputs.
         """
         stored = (start, stop) if self.axis == 1 else (0, self.packed.shape[0])
-        codes = self._stored_codes(*stored)
-        scale, zero = self.scales, self.zeros
-        if scale.shape[0] > 1:
-            scale, zero = scale[slice(*stored)], None if zero is None else zero[slice(*stored)]
-        grouped = codes.unflatten(1, (scale.shape[1], -1))
-        values = decode(grouped, scale[..., None], None if zero is None else zero[..., None], self.spec).flatten(1)
+        values = self.grid.rows(*stored).decode_packed(self.packed[slice(*stored)], self._stored_columns)
         weight = self._in_order(values)
         if self.axis == 0:
             weight = weight[start:stop].contiguous()
@@ -205,11 +206,10 @@ class QuantizedTensor:
         }  # fmt: skip
         return {name: part for name, part in parts.items() if part is not None}
 
-    def _stored_codes(self, start: int, stop: int) -> Tensor:
-        stored_columns = self.shape[1]
-        if self.axis == 0:
-            stored_columns = self.shape[0] * self.shape[1] // self.packed.shape[0]
-        return unpack_codes(self.packed[start:stop], self.spec.bits, stored_columns)
+    @property
+    def _stored_columns(self) -> int:
+        """Codes in a row of storage."""
+        return self.shape[0] * self.shape[1] // self.packed.shape[0]
 
     def _in_order(self, stored: Tensor) -> Tensor:
         """Rows and columns of storage put where the weight has them."""

@@ -7,7 +7,6 @@ from torch.nn import functional as F
 
 from workbench.quantizers.grid import Grid
 from workbench.quantizers.kernels.kernel import Kernel, flat, like, working_dtype
-from workbench.quantizers.packing import unpack_codes
 from workbench.quantizers.tensor import QuantizedTensor
 
 BLOCK_BYTES = 2**20  # of a dequantised block in float32: about the second-level cache of one core
@@ -32,7 +31,7 @@ class Blocked(Kernel):
         stored, groups = self._stored()
         # A stored row of ``axis=0`` holds the outputs i * rows + row of every i.
         outputs = work.new_empty(work.shape[0], groups, stored)
-        step, grid = self._step(), self._grid()
+        step, grid = self._step(), self._whole.grid
         for start in range(0, stored, step):
             stop = min(start + step, stored)
             block = self._block(grid, start, stop).to(work.dtype)
@@ -42,20 +41,16 @@ class Blocked(Kernel):
     def rows(self, index: Tensor) -> Tensor:
         if self._whole.axis == 0:
             raise ValueError("rows of a weight with groups along the outputs cannot be looked up: use axis=1.")
-        grid = self._grid()
+        grid = self._whole.grid
         if grid.scale.shape[0] > 1:
             grid = Grid(grid.scale[index], None if grid.zero is None else grid.zero[index], grid.spec)
-        return grid.decode(unpack_codes(self._whole.packed[index], self.spec.bits, self.shape[1]))
+        return grid.decode_packed(self._whole.packed[index], self.shape[1])
 
     def packed(self) -> Tensor:
         return self._whole.packed
 
     def own_tensors(self) -> dict[str, Tensor]:
         return {"packed": self._whole.packed}
-
-    def _grid(self) -> Grid:
-        scale, zero = self._whole.scales, self._whole.zeros
-        return Grid(scale[..., None], None if zero is None else zero[..., None], self.spec)
 
     def _stored(self) -> tuple[int, int]:
         """Rows of storage, and outputs in each of them."""
@@ -70,11 +65,13 @@ class Blocked(Kernel):
     def _block(self, grid: Grid, start: int, stop: int) -> Tensor:
         """Float32 weights ``[outputs, in]`` of some rows of storage."""
         groups = self._stored()[1]
-        codes = unpack_codes(self._whole.packed[start:stop], self.spec.bits, self.shape[1] * groups)
-        values = grid.rows(start, stop).decode(codes)
+        values = self._decoded(grid.rows(start, stop), self._whole.packed[start:stop], self.shape[1] * groups)
         if groups == 1:
             return values
         return values.view(stop - start, self.shape[1], groups).permute(2, 0, 1).reshape(-1, self.shape[1])
+
+    def _decoded(self, grid: Grid, packed: Tensor, columns: int) -> Tensor:
+        return grid.decode_packed(packed, columns)
 
 
 def multiply_transposed(kernel: Kernel, gradient: Tensor) -> Tensor:
@@ -83,7 +80,7 @@ def multiply_transposed(kernel: Kernel, gradient: Tensor) -> Tensor:
     stored, groups = blocked._stored()
     work = gradient.to(working_dtype(gradient.dtype))
     grouped = work.view(-1, groups, stored)
-    result, step, grid = work.new_zeros(work.shape[0], blocked.shape[1]), blocked._step(), blocked._grid()
+    result, step, grid = work.new_zeros(work.shape[0], blocked.shape[1]), blocked._step(), blocked._whole.grid
     for start in range(0, stored, step):
         stop = min(start + step, stored)
         part = grouped[:, :, start:stop].flatten(1)
