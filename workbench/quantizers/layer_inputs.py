@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -11,7 +10,10 @@ from torch import Tensor
 from workbench.quantizers.hessian import HessianAccumulator
 from workbench.quantizers.recipes import LayerRecipe
 
-SAMPLES = 512  # inputs that a search over scales or clips is judged by (AWQ's released code takes as many)
+# Inputs that a search over scales or clips is judged by (AWQ's released code takes 512). A prime: a step that divides
+# the length of a sequence would meet the same places of each, and the first is not like the others, it draws all
+# attention, with inputs a thousand times as large, and would decide every search.
+SAMPLES = 509
 WANT_HESSIAN = ("gptq", "spqr")
 WANT_SAMPLES = ("awq", "smoothquant")
 
@@ -22,7 +24,7 @@ class LayerInputs:
     Args:
         width: inputs of the layers.
         rules: what is to be done to them; only what these need is gathered.
-        tokens: how many inputs will come; about every ``tokens / 512``-th is kept, so that no seed is needed.
+        tokens: how many inputs will come; 509 of them are kept, evenly, so that no seed is needed.
         layer: name that errors are told with.
     """
 
@@ -39,7 +41,7 @@ class LayerInputs:
         wanted = bool(methods & set(WANT_HESSIAN))
         self.hessian = HessianAccumulator(width, layer=layer, device=device) if wanted else None
         self._sampled = bool(methods & set(WANT_SAMPLES))
-        self._stride = _stride(tokens)
+        self._tokens = tokens
         self._seen = 0
         self._kept: list[Tensor] = []
         self._absmax: Tensor | None = None
@@ -49,29 +51,19 @@ class LayerInputs:
         if self.hessian is not None:
             self.hessian.add(inputs)
         if self._sampled:
-            self._kept.append(inputs[-self._seen % self._stride :: self._stride].float())
+            ends = torch.arange(self._seen, self._seen + len(inputs) + 1) * SAMPLES // self._tokens
+            wanted = ends.diff() > 0
+            self._kept.append(inputs[wanted.to(inputs.device)].float())
             largest = inputs.abs().amax(0).float()
             self._absmax = largest if self._absmax is None else torch.maximum(self._absmax, largest)
         self._seen += inputs.shape[0]
 
     @property
     def samples(self) -> Tensor:
-        """Float32 ``[at most 512, width]``, evenly spread over all inputs."""
+        """Float32 ``[at most 509, width]``, evenly spread over all inputs."""
         return torch.cat(self._kept)
 
     @property
     def absmax(self) -> Tensor:
         """Float32 ``[width]``: the largest magnitude of each input over all tokens."""
         return self._absmax
-
-
-def _stride(tokens: int) -> int:
-    """The least step that keeps at most 512 of ``tokens`` inputs, and has no divisor in common with their number.
-
-    A step that divides the length of a sequence would meet the same places of every one of them. The first is not
-    like the others: it draws all attention, with inputs a thousand times as large, and would decide every search.
-    """
-    step = max(1, -(-tokens // SAMPLES))
-    while math.gcd(step, tokens) > 1:
-        step += 1
-    return step
