@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.quantizers.packing import pack_codes, unpack_codes
+from workbench.quantizers.lookup import look_up
+from workbench.quantizers.packing import pack_codes
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Packed:
 
     def unpack(self, dtype: torch.dtype) -> Tensor:
         """The tokens' values ``[batch, heads, length, channels]``."""
-        codes = unpack_codes(self.codes, self.bits, self.channels)
-        wide = _blocks(codes.float(), self.block)
+        codes = look_up(self.codes.flatten(0, -2), self.bits, self.channels).reshape(*self.codes.shape[:-1], -1)
+        wide = _blocks(codes, self.block)
         wide = wide.mul_(self.scale.float()[..., None, :, None]).add_(self.low.float()[..., None, :, None])
         return wide.reshape(codes.shape).to(dtype)
 
