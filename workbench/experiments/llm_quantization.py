@@ -79,16 +79,16 @@ class Config(Profiled):
             "models": ("16x1", "32x1"), "seeds": (0, 1), "training_steps": 20, "questions": 10, "pretrained": (),
         },
         "full": {
-            "models": ("32x2", "64x2", "128x2"), "seeds": tuple(range(6)), "training_steps": 1000, "questions": 100,
+            "models": ("32x2", "64x2", "128x2"), "training_steps": 1000, "questions": 100,
             "methods": (
                 "rtn", "gptq", "gptq_16", "spqr", "spqr_few", "awq", "hqq", "nf4", "llm_int8", "smoothquant", "rtn_row",
                 "gptq_row", "gptq_act", "rtn_rotated", "gptq_rotated",
             ),
             "pretrained_methods": (
-                "rtn", "gptq:4", "gptq:3", "gptq:2", "gptq_16:4", "gptq_16:2", "gptq_row:2", "spqr", "spqr_few:2",
-                "gptq_act:4", "gptq_act:3", "awq:4", "awq:3", "hqq:4", "hqq:2", "nf4", "llm_int8", "gptq_rotated:2",
+                "rtn", "gptq:4", "gptq:3", "gptq:2", "gptq_act:3", "gptq_16:4", "gptq_16:2", "gptq_row:2", "spqr:4",
+                "spqr:2", "spqr_few:2", "awq:4", "hqq:4", "nf4", "llm_int8",
             ),
-            "pretrained_questions": 40, "pretrained_tokens": 512,
+            "pretrained_questions": 30, "pretrained_tokens": 512,
         },
         # The paper's own models need code from the hub to run; these are their successors, which need none.
         "paper": {
