@@ -235,7 +235,7 @@ def _proxy_claims(wide: pd.DataFrame, *, whose: str = "trained here") -> list[Cl
               f"{f'all models {whose}' if row.model == 'all' else row.model} (Spearman)",
               Effect(row.estimate, row.low, row.high, row.n), above=0.8, source="claim 2: perplexity predicts")
         for row in proxies(wide, BENCHMARKS).itertuples()
-        if row.model == "all" or row.model == wide["model"].iloc[-1]
+        if row.model == wide["model"].iloc[-1] or (row.model == "all" and len(set(wide["model"])) > 1)
     ]  # fmt: skip
 
 
